@@ -1,0 +1,82 @@
+"""`python -m cse_bench`: composes the config and hands over. torch is imported only when a run starts."""
+
+import os
+import sys
+from typing import NoReturn
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cse_bench.config.location import conf_directory
+from cse_bench.config.messages import refuse
+from cse_bench.config.overrides import check_overrides
+from cse_bench.errors import CSEBenchError
+
+_CONF = conf_directory()
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
+def compose_and_run(config: DictConfig) -> float | None:
+    """One job: a plain run, or one of a sweep. Returns the selection metric, which is what a sweeper optimises."""
+    from cse_bench.config.validate import validate_run
+
+    run_config = validate_run(config)
+    if run_config.dry_run:
+        from cse_bench.plan import plan
+        from cse_bench.results.tables import print_table
+
+        print_table(plan(run_config).table())
+        return None
+    from pathlib import Path
+
+    from cse_bench.results.sweep import note_run
+    from cse_bench.results.tables import print_lines, print_table, run_table
+    from cse_bench.run import run
+
+    results = run(run_config)
+    if results["reused"]:
+        print_lines(["this run was finished before (overwrite=true runs it again)"])
+    print_table(run_table(results, results["baseline"]))
+    print_lines([f"results: {results['directory']}"])
+    note_run(Path(results["directory"]), results["baseline"])
+    selection = results["selection"]
+    return selection["value"] if selection else None
+
+
+def main() -> None:
+    """The command line; answers a user's error with its message alone."""
+    # Threads that wait actively for each other stand still as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Hydra would print its own short message and exit; we want to add what is allowed.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments = sys.argv[1:]
+    try:
+        if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
+            refuse(check_overrides(arguments, conf=_CONF, config_name="config"))
+        compose_and_run()
+    except (CSEBenchError, HydraException, OmegaConfBaseException) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stop("stopped at once; the same command goes on from the last checkpoint", code=130)
+    except BaseException as error:
+        if type(error).__name__ == "Interrupted":  # by name: torch is not imported until a run starts
+            stop(f"{error}; saved, the same command goes on from here", code=128 + error.signal_number)  # type: ignore[attr-defined]
+        raise
+
+
+def fail(error: Exception) -> NoReturn:
+    """Prints one message and exits with 2."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def stop(message: str, *, code: int) -> NoReturn:
+    """Prints why the run stopped and exits."""
+    print(f"\n{message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The identity of a run: the hash of everything in its config that decides its numbers.
+
+The whole resolved config counts, less the keys listed here, so that no option can be forgotten: matching runs by a hand-picked list of
+keys resumes the wrong run sooner or later.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from cse_bench.config.schema import RunConfig
+
+# Where things are kept, how they are shown and how fast they are read: the numbers do not depend on these.
+_NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint_every_steps")
+# An untrained encoder does not depend on how others are trained.
+_ONLY_TRAINING = ("data", "optimizer", "trainer", "precision")
+_NOT_IDENTITY_IN_DATA = ("num_workers", "path")
+_NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_model_summary")
+_NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
+
+
+def identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
+    """SHA-256 (hex) of the resolved config without paths, loggers and other keys that decide no number.
+
+    Args:
+        config: a validated config whose precisions are resolved.
+        corpus_fingerprint: hash of the training text, so that a changed corpus is another run; None when nothing is trained.
+    """
+    return _hash(_identity_of(config, corpus_fingerprint))
+
+
+def group_identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
+    """As `identity`, less the seed: runs with the same group identity are repetitions of one experiment."""
+    content = _identity_of(config, corpus_fingerprint)
+    content.pop("seed", None)
+    return _hash(content)
+
+
+def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str, Any]:
+    content = config.model_dump(mode="json", by_alias=True)
+    content["corpus_fingerprint"] = corpus_fingerprint
+    for key in _NOT_IDENTITY:
+        content.pop(key)
+    for group, keys in (
+        ("data", _NOT_IDENTITY_IN_DATA),
+        ("trainer", _NOT_IDENTITY_IN_TRAINER),
+        ("evaluation", _NOT_IDENTITY_IN_EVALUATION),
+    ):
+        for key in keys:
+            content[group].pop(key, None)
+    # Where a corpus or a task lies is a path; what it holds is checked by checksums and the corpus fingerprint.
+    content["data"]["corpus"].pop("path", None)
+    for component in (content["data"]["corpus"], *content["evaluation"]["dev"].values(), *content["evaluation"]["test"].values()):
+        for key in ("data", "cache"):
+            component.pop(key, None)
+    if content["backbone"]["source"] != "random":
+        content["backbone"].pop("architecture")  # describes the weights that are loaded; only `random` is built from it
+    if corpus_fingerprint is None:
+        for key in _ONLY_TRAINING:
+            content.pop(key)
+        if content["backbone"]["source"] != "random":
+            content.pop("seed")
+    return content
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""A first look at the command line: every unknown key and option is named, with the nearest valid one, before Hydra composes.
+
+Hydra stops at the first bad override and does not guess. This reads the same arguments with Hydra's own parser, compares them with
+what the config holds, and reports all problems together.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from cse_bench.config.messages import Problem, nearest
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The override arguments, without flags and their values."""
+    with_value = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"}
+    with_value |= {"--info", "-i", "--experimental-rerun"}
+    found: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument.startswith("-"):
+            skip = argument in with_value
+        else:
+            found.append(argument)
+    return found
+
+
+def _groups(conf: Path) -> dict[str, list[str]]:
+    """Group name -> its options, from the folders of `conf`."""
+    return {
+        str(folder.relative_to(conf)): sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(conf.rglob("*"))
+        if folder.is_dir() and any(folder.glob("*.yaml"))
+    }
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, DictConfig):
+        for key in config:
+            yield f"{prefix}{key}"
+            if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+                yield from _keys(config._get_node(key), f"{prefix}{key}.")
+
+
+def _choices(override: Override) -> list[Any]:
+    """The values an override takes; a sweep takes several (a glob is left to Hydra)."""
+    if override.is_sweep_override():
+        if override.is_choice_sweep():
+            return [str(value) for value in override.sweep_iterator()]
+        return []
+    return [override.value()]
+
+
+def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -> list[Problem]:
+    """All that is wrong with the override arguments, as far as the files under `conf` tell.
+
+    Args:
+        arguments: the command line without the program's name.
+        conf: the config folder.
+        config_name: the primary config.
+    """
+    problems: list[Problem] = []
+    groups = _groups(conf)
+    group_choices: list[str] = []
+    plain: list[Override] = []
+    for text in _overrides(arguments):
+        if "=" not in text and not text.startswith("~"):
+            problems.append(Problem(text, f"not an override; write {text}=VALUE (flags start with --)"))
+            continue
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except OverrideParseException as error:
+            problems.append(Problem(text, f"cannot be parsed: {str(error).splitlines()[0]}; quote special characters: 'key=\"value\"'"))
+            continue
+        key = override.key_or_group
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in groups:
+            options = groups[key]
+            for choice in _choices(override):
+                if choice is not None and str(choice) not in options:
+                    hint = nearest(str(choice), options)
+                    problems.append(Problem(key, f"no option '{choice}'{hint} (options: {', '.join(options)})"))
+                elif not override.is_sweep_override():
+                    group_choices.append(text)
+        else:
+            plain.append(override)
+    if plain:
+        known = list(_keys(_compose(conf, config_name, group_choices)))
+        for override in plain:
+            key = override.key_or_group
+            # `+key` adds to an open group; what the group accepts is its schema's business, later.
+            added = override.is_add() and key.rpartition(".")[0] in known
+            if key not in known and not added:
+                problems.append(Problem(key, f"unknown key{nearest_key(key, [*known, *groups])}"))
+    return problems
+
+
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """The closest key in the same group, else the closest of all; else the keys of the group."""
+    group, _, last = key.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == group]
+    if hint := nearest(last, [name.rpartition(".")[2] for name in siblings]):
+        return hint.replace("'", f"'{group}.", 1) if group else hint
+    if hint := nearest(key, known):
+        return hint
+    same_name = [name for name in known if name.rpartition(".")[2] == last]
+    if same_name:
+        return f"; did you mean '{same_name[0]}'?"
+    return f"; known keys here: {', '.join(sorted(siblings))}" if siblings else ""
+
+
+def _compose(conf: Path, config_name: str, group_choices: list[str]) -> DictConfig:
+    """The config with the valid group choices, or the default one when they do not compose together."""
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        try:
+            return compose(config_name, overrides=group_choices)
+        except HydraException:
+            return compose(config_name)

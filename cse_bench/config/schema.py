@@ -1,0 +1,183 @@
+"""The schema of every config group: what a key may be, and the words that explain a refusal.
+
+Groups with fixed keys are pydantic models here. A group that names a component by `_target_` (method, corpus, task, logger,
+Lightning's Trainer) has the signature of that component as its schema: see `cse_bench.config.bind`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Pooling = Literal["cls", "mean", "first_last_mean", "last_token"]
+Precision = Literal["auto", "64-true", "32-true", "bf16-mixed", "16-mixed"]
+
+# Lightning accepts these spellings for the same precisions; the run records the one on the right.
+_PRECISION_SPELLINGS = {
+    "64": "64-true",
+    "fp64": "64-true",
+    "32": "32-true",
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def _normalise_precision(value: Any) -> Any:
+    return _PRECISION_SPELLINGS.get(str(value), value)
+
+
+class Section(BaseModel):
+    """A config group: unknown keys are errors, and values are not converted between unrelated types."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Component(BaseModel):
+    """A group that names a class by `_target_`; its other keys are bound to the signature of that class."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    target: str = Field(alias="_target_")
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments, without `_target_`."""
+        return dict(self.model_extra or {})
+
+
+class PackageSource(Section):
+    """Weights inside an installed Python package, checked by version and checksum."""
+
+    name: str
+    version: str
+    directory: str
+    gguf_file: str | None = None
+    sha256: dict[str, str]
+
+
+class LoraAdapter(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), through PEFT's `LoraConfig`."""
+
+    type: Literal["lora"]
+    r: Annotated[int, Field(ge=1)]
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: str | list[str]
+
+
+class Backbone(Section):
+    """One entry of the encoder registry."""
+
+    name: str
+    family: Literal["encoder", "decoder"] | None
+    source: Literal["hub", "local", "package", "random"]
+    hub_id: str | None
+    revision: str | None
+    path: str | None
+    package: PackageSource | None
+    pooling: Pooling
+    prompt: str | None
+    adapter: LoraAdapter | None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"]
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    padding_side: Literal["right", "left"]
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None
+    trust_remote_code: bool
+    architecture: dict[str, Any] | None
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_holds_the_sentence(cls, prompt: str | None) -> str | None:
+        if prompt is not None and prompt.count("{sentence}") != 1:
+            raise ValueError("a prompt holds {sentence} exactly once, e.g. 'This sentence : \"{sentence}\" means'")
+        return prompt
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> "Backbone":
+        key = {"hub": "hub_id", "local": "path", "package": "package", "random": "architecture"}[self.source]
+        if getattr(self, key) is None:
+            raise ValueError(f"source={self.source} needs backbone.{key}, which this entry leaves empty")
+        return self
+
+
+class Data(Section):
+    """The training corpus and how it is cut into batches."""
+
+    corpus: Component
+    path: str | None = None
+    global_batch_size: Annotated[int, Field(ge=1)]
+    max_length: Annotated[int, Field(ge=3)]
+    drop_last: bool
+    split_rows_by_length: bool
+    num_workers: Annotated[int, Field(ge=0)]
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, Field(gt=0)]
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    eps: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["linear", "constant", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+
+
+class Evaluation(Section):
+    """What is measured, when, and what selects the checkpoint."""
+
+    eval_every_steps: Annotated[int, Field(ge=1)]
+    eval_last_step: bool
+    selection_metric: str | None
+    dev: dict[str, Component]
+    test: dict[str, Component]
+    precision: Precision
+    batch_tokens: Annotated[int, Field(ge=1)]
+    baseline: bool
+
+    _spelling = field_validator("precision", mode="before")(_normalise_precision)
+
+
+class Paths(Section):
+    """Where things are read and written."""
+
+    output_dir: str
+    data: str | None
+    cache: str
+
+
+class RunConfig(Section):
+    """One run, complete: everything that decides its numbers, and where they go."""
+
+    method: Component
+    backbone: Backbone
+    data: Data
+    trainer: Component
+    optimizer: Optimizer
+    evaluation: Evaluation
+    logger: dict[str, Component]
+    paths: Paths
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    precision: Precision
+    study: str | None
+    checkpoint_every_steps: Annotated[int, Field(ge=0)]
+    dry_run: bool
+    overwrite: bool
+
+    _spelling = field_validator("precision", mode="before")(_normalise_precision)
+
+
+class EvaluateConfig(Section):
+    """`python -m cse_bench.evaluate`: any encoder, trained here or not."""
+
+    model: str
+    pooling: Pooling | None
+    prompt: str | None
+    padding_side: Literal["right", "left"] | None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    trust_remote_code: bool
+    evaluation: Evaluation
+    accelerator: Literal["auto", "cpu", "gpu"]
+    output: str | None
+    paths: Paths

@@ -1,0 +1,139 @@
+"""From Hydra's composed config to a checked one: every problem found before anything is loaded, all told at once."""
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from cse_bench.config.bind import bind, locate
+from cse_bench.config.messages import Problem, problems_of, refuse
+from cse_bench.config.schema import Component, EvaluateConfig, RunConfig
+from cse_bench.errors import ConfigError, EncoderError
+from cse_bench.training.devices import device_problems
+from cse_bench.training.precision import has_bfloat16, resolve_precision
+
+M = TypeVar("M", bound=BaseModel)
+
+# What the framework passes itself, by the config path of the component.
+SUPPLIED = {
+    "method": frozenset({"encoder", "optimizer", "split_rows_by_length"}),
+    "data.corpus": frozenset(),
+    "trainer": frozenset(
+        {"precision", "logger", "callbacks", "enable_checkpointing", "use_distributed_sampler", "default_root_dir", "barebones"}
+        | {"num_sanity_val_steps", "accumulate_grad_batches", "fast_dev_run", "overfit_batches"}
+    ),
+    "logger": frozenset({"directory", "name", "group", "config", "method"}),
+}
+
+
+def validate_run(config: DictConfig) -> RunConfig:
+    """The checked config of a run, precisions resolved.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    content = _resolved(config)
+    run = _parsed(RunConfig, content, components=_run_components)
+    run = run.model_copy(update=_resolved_precisions(run))
+    refuse(_combination_problems(run))
+    return run
+
+
+def validate_evaluate(config: DictConfig) -> EvaluateConfig:
+    """The checked config of `python -m cse_bench.evaluate`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(EvaluateConfig, _resolved(config), components=_evaluation_components)
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    missing = sorted(OmegaConf.missing_keys(config))
+    refuse(Problem(key, f"this key is required; set {key}=VALUE") for key in missing if "." not in key or not _only_refers(config, key))
+    try:
+        content = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def _only_refers(config: DictConfig, key: str) -> bool:
+    """Whether a key is missing only because another one, told already, is."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent)
+    return OmegaConf.is_interpolation(node, last)
+
+
+def _parsed(schema: type[M], content: dict[str, Any], *, components: Any) -> M:
+    problems: list[Problem] = []
+    parsed: M | None = None
+    try:
+        parsed = schema.model_validate(content)
+    except ValidationError as error:
+        problems += problems_of(error, at="", known=list(schema.model_fields))
+    # Components are bound even if other groups are wrong: the user fixes a command once, not key by key.
+    for path, value, supplied in components(content):
+        if isinstance(value, dict) and isinstance(value.get("_target_"), str):
+            problems += bind(Component.model_validate(value), at=path, supplied=supplied)
+    refuse(problems)
+    assert parsed is not None
+    return parsed
+
+
+def _run_components(content: dict[str, Any]) -> Iterator[tuple[str, Any, frozenset[str]]]:
+    yield "method", content.get("method"), SUPPLIED["method"]
+    data = content.get("data")
+    yield "data.corpus", data.get("corpus") if isinstance(data, dict) else None, SUPPLIED["data.corpus"]
+    yield "trainer", content.get("trainer"), SUPPLIED["trainer"]
+    for name, component in _items(content.get("logger")):
+        yield f"logger.{name}", component, SUPPLIED["logger"]
+    yield from _evaluation_components(content)
+
+
+def _evaluation_components(content: dict[str, Any]) -> Iterator[tuple[str, Any, frozenset[str]]]:
+    evaluation = content.get("evaluation")
+    if isinstance(evaluation, dict):
+        for split in ("dev", "test"):
+            for name, component in _items(evaluation.get(split)):
+                yield f"evaluation.{split}.{name}", component, frozenset()
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _resolved_precisions(run: RunConfig) -> dict[str, Any]:
+    accelerator = run.trainer.arguments().get("accelerator", "auto")
+    evaluation = resolve_precision(run.evaluation.precision, accelerator=accelerator)
+    return {
+        "precision": resolve_precision(run.precision, accelerator=accelerator),
+        "evaluation": run.evaluation.model_copy(update={"precision": evaluation}),
+    }
+
+
+def _combination_problems(run: RunConfig) -> Iterator[Problem]:
+    """Impossible combinations, each valid by itself."""
+    method = locate(run.method.target)
+    trainer = run.trainer.arguments()
+    if not run.dry_run and method.trains:
+        yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
+        if trainer.get("strategy") == "fsdp":
+            yield Problem("trainer", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu, with an adapter if need be")
+    if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
+        yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
+    if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and not run.dry_run and not has_bfloat16("cuda"):
+        yield Problem("precision", "this GPU does not multiply bfloat16; use 16-mixed or 32-true")
+    if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
+        yield Problem("backbone.pooling", f"cls reads the first token, which sees nothing in the decoder {run.backbone.name}; use last_token")
+    if run.evaluation.selection_metric is not None and not run.evaluation.dev:
+        yield Problem("evaluation.selection_metric", "selects by a dev metric, but evaluation.dev has no task; set it to null")
+    if not method.trains and not (run.evaluation.dev or run.evaluation.test):
+        yield Problem("evaluation", f"{run.method.target} trains nothing and evaluation=none measures nothing; choose evaluation=sts|sample")
+    try:
+        yield from method.problems(run)
+    except EncoderError as error:
+        yield Problem("backbone", str(error))

@@ -1,0 +1,183 @@
+"""Corpora: where training sentences come from. A corpus yields lines and can say exactly what it is.
+
+    name            for tables and file names
+    lines()         the sentences, in file order
+    fingerprint()   SHA-256 (hex) that changes whenever `lines` would give something else
+    describe()      source, checksum and line count for the result
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from cse_bench.data.packages import file_sha256
+from cse_bench.errors import DataError
+
+EmptyLines = Literal["error", "skip", "keep"]
+
+
+class Corpus(Protocol):
+    """Anything that yields training sentences."""
+
+    name: str
+
+    def lines(self) -> Iterator[str]:
+        """The sentences."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what `lines` yields, or of what decides it."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Source, checksum, counts."""
+        ...
+
+
+class TextFile:
+    """A UTF-8 text file with one sentence a line.
+
+    Args:
+        path: the file.
+        num_lines: number of lines it must have; None: not checked.
+        sha256: checksum it must have; None: not checked.
+        empty_lines: `error`, `skip`, or `keep` (the tokenizer sees a single space, as in the official SimCSE loader).
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        num_lines: Annotated[int, Field(ge=1)] | None = None,
+        sha256: str | None = None,
+        empty_lines: EmptyLines = "error",
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.name = self.path.stem
+        self.num_lines = num_lines
+        self.sha256 = sha256
+        self.empty_lines = empty_lines
+        self._found_sha256: str | None = None
+
+    def lines(self) -> Iterator[str]:
+        """The sentences, without line ends and surrounding space.
+
+        Raises:
+            DataError: the file is missing, empty, not UTF-8, has an empty line, or not the expected length; with file and line.
+        """
+        count = 0
+        try:
+            with self.path.open("rb") as file:
+                for count, raw in enumerate(file, start=1):
+                    line = self._decode(raw, count).strip()
+                    if line or self.empty_lines == "keep":
+                        yield line
+                    elif self.empty_lines == "error":
+                        raise DataError(f"{self.path}:{count}: empty line; remove it, or set data.corpus.empty_lines=skip|keep")
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file; data.path names a UTF-8 text file with one sentence a line") from None
+        except IsADirectoryError:
+            raise DataError(f"{self.path}: is a directory; data.path names a UTF-8 text file with one sentence a line") from None
+        except PermissionError:
+            raise DataError(f"{self.path}: cannot be read (permission denied)") from None
+        if count == 0:
+            raise DataError(f"{self.path}: the file is empty")
+        if self.num_lines is not None and count != self.num_lines:
+            problem = "was it cut off?" if count < self.num_lines else "is it another file?"
+            raise DataError(f"{self.path}:{count}: the file has {count} lines, {self.num_lines} were expected; {problem}")
+
+    def _decode(self, raw: bytes, number: int) -> str:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}:{number}: byte {error.start + 1} of the line is not valid UTF-8 (0x{raw[error.start]:02x}); "
+                "convert the file, e.g. iconv -f latin1 -t utf-8, or was it cut off in the middle of a character?"
+            ) from None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file's bytes and of how empty lines are read.
+
+        Raises:
+            DataError: the file is missing or has another checksum than `sha256`.
+        """
+        if self._found_sha256 is None:
+            if not self.path.is_file():
+                next(self.lines())  # raises with the reason
+            self._found_sha256 = file_sha256(self.path)
+        if self.sha256 is not None and self._found_sha256 != self.sha256.lower():
+            raise DataError(
+                f"{self.path}: sha256 is {self._found_sha256}, {self.sha256} was expected; the file is damaged, cut off or another one"
+            )
+        return f"{self._found_sha256}-{self.empty_lines}"
+
+    def describe(self) -> dict[str, Any]:
+        """File name and checksum; not the path, which is private to a machine."""
+        return {"source": "text file", "file": self.path.name, "sha256": self.fingerprint().partition("-")[0]}
+
+
+class HubFile(TextFile):
+    """A text file of a data set repository on the Hugging Face Hub, checked against the checksum the Hub declares for it.
+
+    Args:
+        repo_id: `organisation/name` of the data set repository.
+        filename: the file in it.
+        revision: branch, tag or commit.
+        num_lines: number of lines it must have.
+        empty_lines: as in `TextFile`.
+        data: folder of local data; `corpus/<filename>` below it is used when it is there, and the Hub is not asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        repo_id: str,
+        filename: str,
+        revision: str,
+        num_lines: Annotated[int, Field(ge=1)] | None = None,
+        empty_lines: EmptyLines = "error",
+        data: str | None = None,
+    ) -> None:
+        self.repo_id, self.filename, self.revision = repo_id, filename, revision
+        local = Path(data).expanduser() / "corpus" / filename if data else None
+        self._local = local if local and local.is_file() else None
+        super().__init__(path=str(self._local or filename), num_lines=num_lines, empty_lines=empty_lines)
+
+    def lines(self) -> Iterator[str]:
+        """As `TextFile.lines`, downloaded first if need be."""
+        self._fetch()
+        yield from super().lines()
+
+    def fingerprint(self) -> str:
+        """As `TextFile.fingerprint`, downloaded first if need be."""
+        self._fetch()
+        return super().fingerprint()
+
+    def describe(self) -> dict[str, Any]:
+        """Repository, revision, file and checksum."""
+        place = {"source": "local copy"} if self._local else {"source": "hub", "repo_id": self.repo_id, "revision": self.revision}
+        return super().describe() | place
+
+    def _fetch(self) -> None:
+        if self.path.is_file():
+            return
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        place = {"repo_id": self.repo_id, "filename": self.filename, "repo_type": "dataset", "revision": self.revision}
+        try:
+            self.path = Path(hf_hub_download(**place))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            raise DataError(
+                f"{self.filename} is neither in paths.data (as corpus/{self.filename}) nor can it be had from the Hub "
+                f"({self.repo_id}): {str(error).strip().splitlines()[0]} To train without it: data=wikipedia_sample (package index) or "
+                "data=text_file data.path=FILE"
+            ) from error
+        try:
+            declared = get_hf_file_metadata(hf_hub_url(**place)).etag
+        except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+            return  # offline with a file that the cache holds: it was checked when it came
+        if declared and len(declared) == 64:  # large files are declared by their sha256, small ones by git's own hash
+            self.sha256 = declared

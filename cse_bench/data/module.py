@@ -1,0 +1,75 @@
+"""The data of a run as Lightning's DataModule: token store, sampler, loader."""
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cse_bench.data.rows import TokenRows
+from cse_bench.data.sampler import GlobalBatchSampler
+from cse_bench.data.token_store import TokenStore
+from cse_bench.errors import DataError
+
+
+class _Batches(Dataset[TokenRows]):
+    """Indexed by a whole batch of sentence numbers at once: no per-sentence objects, no collation."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, index: np.ndarray) -> TokenRows:
+        return self._store.rows(index)
+
+
+class SentenceData(lightning.LightningDataModule):
+    """Training batches from a token store.
+
+    Args:
+        store: the tokenised corpus.
+        global_batch_size: sentences per optimiser step over all ranks.
+        seed: of the order.
+        drop_last: leave out the smaller last batch of an epoch.
+        num_workers: worker processes for reading; 0 reads in the training process.
+
+    Raises:
+        DataError: the corpus holds fewer sentences than one batch.
+    """
+
+    def __init__(self, store: TokenStore, *, global_batch_size: int, seed: int, drop_last: bool, num_workers: int) -> None:
+        super().__init__()
+        if len(store) < global_batch_size:
+            raise DataError(
+                f"the corpus '{store.description['name']}' has {len(store)} sentences, fewer than one batch of "
+                f"{global_batch_size}; set data.global_batch_size to at most {len(store)}, or give more sentences"
+            )
+        self.store = store
+        self.global_batch_size = global_batch_size
+        self.seed = seed
+        self.drop_last = drop_last
+        self.num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[TokenRows]:
+        """The batches of this rank. A resumed run goes on at the batch after its last one: the sampler follows the step count."""
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = GlobalBatchSampler(
+            len(self.store),
+            global_batch_size=self.global_batch_size,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            drop_last=self.drop_last,
+            position=lambda: trainer.global_step,
+        )
+        return DataLoader(
+            _Batches(self.store),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Of its own: the loader draws a worker seed at every pass, which would otherwise shift the dropout masks.
+            generator=torch.Generator(),
+        )

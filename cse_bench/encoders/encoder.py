@@ -1,0 +1,176 @@
+"""The encoder: body, tokenizer, pooling and prompt as one thing, so that none of them can be lost or swapped on the way."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from cse_bench.config.schema import Backbone
+from cse_bench.data.rows import TokenRows, rows_of
+from cse_bench.encoders.adapters import add_lora
+from cse_bench.encoders.architecture import is_decoder, max_positions
+from cse_bench.encoders.pooling import POOLING
+from cse_bench.encoders.tokenization import SentenceTokenizer
+from cse_bench.encoders.weights import load_body
+from cse_bench.errors import EncoderError
+
+
+_TOKENISE_AT_ONCE = 4096  # sentences; bounds the memory of the tokenizer's intermediate objects
+
+
+class Encoder(nn.Module):
+    """A pretrained body with the pooling that reads a sentence vector off its token states.
+
+    Args:
+        body: a Transformers model without head.
+        tokenizer: sentences to token ids, prompt included.
+        pooling: `cls`, `mean`, `first_last_mean` or `last_token`.
+        padding_side: `right` or `left`; decides no embedding.
+        family: `encoder` (bidirectional) or `decoder` (causal).
+        provenance: where the weights come from, for the result.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        tokenizer: SentenceTokenizer,
+        *,
+        pooling: str,
+        padding_side: str,
+        family: str,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling == "cls" and family == "decoder":
+            raise EncoderError("pooling=cls reads the first token, which in a causal model has seen nothing; use last_token or mean")
+        self.body = body
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.padding_side = padding_side
+        self.family = family
+        self.provenance = provenance or {}
+        accepted = inspect.signature(self._plain_body().forward).parameters
+        self._takes_positions = family == "decoder" and "position_ids" in accepted
+        self._takes_cache = "use_cache" in accepted
+
+    def _plain_body(self) -> nn.Module:
+        return self.body.get_base_model() if hasattr(self.body, "get_base_model") else self.body
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The body's Transformers config."""
+        return self._plain_body().config
+
+    @property
+    def width(self) -> int:
+        """Length d of a sentence vector."""
+        return int(self.config.hidden_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.body.parameters()).dtype
+
+    def states(self, ids: Tensor, mask: Tensor, *, with_first: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Token states of the last layer, and of the first when asked: (b, l) -> (b, l, d).
+
+        Args:
+            ids: token ids, (b, l).
+            mask: 1 for real tokens, (b, l).
+            with_first: also return the output of layer 1 (`hidden_states[1]`).
+        """
+        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if self._takes_positions:
+            # GPT-2 counts positions from the left edge, padding included, unless it is told otherwise.
+            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        if self._takes_cache and self.family == "decoder":
+            arguments["use_cache"] = False
+        output = self.body(**arguments, output_hidden_states=with_first)
+        return output.last_hidden_state, output.hidden_states[1] if with_first else None
+
+    def forward(self, rows: TokenRows) -> Tensor:
+        """Pooled vectors of token rows: (n, d)."""
+        ids, mask = rows.padded(pad_token_id=self.tokenizer.pad_token_id, side=self.padding_side)
+        last, first = self.states(ids, mask, with_first=self.pooling == "first_last_mean")
+        return POOLING[self.pooling](last, first, mask)
+
+    def encode(self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None) -> np.ndarray:
+        """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`."""
+        return encode_sentences(self, self, self.tokenizer, sentences, batch_tokens=batch_tokens, max_length=max_length)
+
+
+def encode_sentences(
+    module: nn.Module,
+    embed: Callable[[TokenRows], Tensor],
+    tokenizer: SentenceTokenizer,
+    sentences: Sequence[str],
+    *,
+    batch_tokens: int,
+    max_length: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Encodes sentences in eval mode, sorted by length, in forwards of about `batch_tokens` padded tokens.
+
+    Args:
+        module: what holds the weights; put into eval mode, and afterwards back as it was.
+        embed: from token rows to vectors, (n, d); a method's `embed`, or an encoder itself.
+        tokenizer: of the encoder.
+        sentences: n sentences. Not truncated unless they exceed the model's own limit (or `max_length`).
+        batch_tokens: padded tokens per forward.
+        max_length: tokens at which a sentence is cut; None: the model's limit.
+        on_progress: called with the number of sentences done after each forward.
+
+    Returns:
+        float32 array, (n, d).
+    """
+    tokens: list[list[int]] = []
+    for start in range(0, len(sentences), _TOKENISE_AT_ONCE):
+        tokens += tokenizer(sentences[start : start + _TOKENISE_AT_ONCE], max_length=max_length)
+    # Longest first: the first forward needs the most memory, so a batch that does not fit fails at once.
+    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]), reverse=True)
+    device = next(module.parameters()).device
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    vectors = np.empty((0, 0), dtype=np.float32)
+    try:
+        with torch.inference_mode():
+            start = 0
+            while start < len(order):
+                chosen = order[start : start + max(1, batch_tokens // len(tokens[order[start]]))]
+                batch = embed(rows_of([tokens[index] for index in chosen]).to(device)).float().cpu().numpy()
+                if start == 0:
+                    vectors = np.empty((len(tokens), batch.shape[1]), dtype=np.float32)
+                vectors[chosen] = batch
+                start += len(chosen)
+                if on_progress is not None:
+                    on_progress(start)
+    finally:
+        for part, training in modes:
+            part.training = training
+    return vectors
+
+
+def build_encoder(backbone: Backbone) -> Encoder:
+    """The encoder of a registry entry, weights loaded.
+
+    Raises:
+        EncoderError: the weights cannot be loaded, or do not fit the entry.
+    """
+    body, tokenizer, provenance = load_body(backbone)
+    family = backbone.family or ("decoder" if is_decoder(body.config) else "encoder")
+    sentence_tokenizer = SentenceTokenizer(tokenizer, prompt=backbone.prompt, max_positions=max_positions(body.config))
+    module: nn.Module = add_lora(body, backbone.adapter) if backbone.adapter else body
+    return Encoder(
+        module,
+        sentence_tokenizer,
+        pooling=backbone.pooling,
+        padding_side=backbone.padding_side,
+        family=family,
+        provenance=provenance,
+    )
+
+

@@ -1,0 +1,89 @@
+"""Evaluation during training: score the dev tasks every few steps, keep the strictly best encoder."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning
+
+from cse_bench.errors import TrainingError
+from cse_bench.evaluation.suite import Evaluator
+from cse_bench.evaluation.task import Task
+from cse_bench.training.cost import CostMeter
+
+
+class EvaluationCallback(lightning.Callback):
+    """Evaluates the dev tasks every `every_steps` optimiser steps and calls `save` whenever the selection metric is strictly best.
+
+    As in the official SimCSE trainer: nothing is evaluated at step 0, the first of equal scores is kept, and the last step counts only
+    when it is a multiple of the interval (unless `at_last_step`). A metric that is NaN (a collapsed encoder) never wins.
+
+    Args:
+        tasks: dev tasks; never a test split.
+        evaluator: runs them on the method in training.
+        every_steps: interval in optimiser steps.
+        at_last_step: also evaluate at the last step.
+        selection_metric: path of the metric that selects, or None: nothing is selected.
+        save: writes the encoder as it is now; given the step and the metric's value.
+        cost: evaluation time is not training time.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        evaluator: Evaluator,
+        *,
+        every_steps: int,
+        at_last_step: bool,
+        selection_metric: str | None,
+        save: Callable[[int, float], None],
+        cost: CostMeter,
+    ) -> None:
+        self.tasks = tasks
+        self.evaluator = evaluator
+        self.every_steps = every_steps
+        self.at_last_step = at_last_step
+        self.selection_metric = selection_metric
+        self.save = save
+        self.cost = cost
+        self.best_value = -math.inf
+        self.best_step: int | None = None
+        self.latest: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluates when it is due."""
+        step = trainer.global_step
+        last = self.at_last_step and step >= trainer.estimated_stepping_batches
+        if not self.tasks or (step % self.every_steps and not last):
+            return
+        with self.cost.evaluating():
+            self._evaluate(trainer, step)
+        trainer.strategy.barrier()  # ranks wait for the one that evaluates
+
+    def _evaluate(self, trainer: lightning.Trainer, step: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.latest = self.evaluator(self.tasks).metrics
+        for logger in trainer.loggers:
+            logger.log_metrics(self.latest, step=step)
+        if self.selection_metric is None:
+            return
+        if self.selection_metric not in self.latest:
+            raise TrainingError(
+                f"evaluation.selection_metric='{self.selection_metric}' is not among the dev metrics: {', '.join(sorted(self.latest))}"
+            )
+        value = self.latest[self.selection_metric]
+        if value > self.best_value:
+            self.best_value, self.best_step = value, step
+            self.save(step, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best so far, for the checkpoint."""
+        return {"best_value": self.best_value, "best_step": self.best_step, "latest": self.latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self.latest = state_dict["latest"]

@@ -1,0 +1,69 @@
+"""The metrics log of a run: `metrics.csv` with one row per value, only ever appended to.
+
+Long form (step, metric, value) needs no fixed set of columns, survives a kill at any byte, and goes on after a resume.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+_HEADER = ("step", "metric", "value")
+
+
+class MetricsLog(Logger):
+    """Lightning logger that appends to `metrics.csv`.
+
+    Args:
+        path: the file.
+        resume_step: keep only the rows up to this step of an earlier part of the run; 0 starts anew.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self._prepare(resume_step)
+
+    @rank_zero_only
+    def _prepare(self, resume_step: int) -> None:
+        rows = [row for row in read_metrics(self.path) if row[0] <= resume_step] if resume_step else []
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_HEADER)
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Appends one row per metric."""
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows((step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch")
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The resolved config is in `config.yaml`; nothing to do here."""
+
+
+def read_metrics(path: Path) -> list[tuple[int, str, float]]:
+    """(step, metric, value) of every complete row; a row that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="") as file:
+        for row in csv.reader(file):
+            if len(row) == 3 and row[0].isdigit():
+                rows.append((int(row[0]), row[1], float(row[2])))
+    return rows

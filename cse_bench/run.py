@@ -1,0 +1,194 @@
+"""One run, read from top to bottom: find its directory, train, load the selected encoder, evaluate it, write the result."""
+
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+from cse_bench.config.bind import build, locate
+from cse_bench.config.identity import group_identity, identity
+from cse_bench.config.schema import Component, RunConfig
+from cse_bench.data.corpora import Corpus
+from cse_bench.encoders.artifact import load_encoder
+from cse_bench.encoders.encoder import Encoder, build_encoder
+from cse_bench.errors import CSEBenchError, DataError
+from cse_bench.evaluation.suite import Evaluator, build_tasks
+from cse_bench.evaluation.task import Evaluation
+from cse_bench.methods.untrained import Untrained
+from cse_bench.results.environment import environment
+from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.cost import peak_memory_bytes
+from cse_bench.training.launch import number_of_ranks, train_on_ranks
+from cse_bench.training.precision import device_type
+from cse_bench.training.resume import Interrupted
+from cse_bench.training.train import TrainingSummary, train
+
+RESULT_FORMAT = 1
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Does one run, or finds it done.
+
+    Args:
+        config: checked config (see `cse_bench.config.validate`).
+
+    Returns:
+        The content of the run's `results.json`, plus `directory` and, for a trained run, the `baseline` metrics.
+
+    Raises:
+        CSEBenchError: the data, the weights or the machine are not what the config needs.
+        Interrupted: the run was asked to stop; its state is saved and the same command goes on.
+    """
+    method = locate(config.method.target)
+    tasks = build_tasks(config.evaluation.dev) + build_tasks(config.evaluation.test)  # missing data is told here, before weights load
+    fingerprint = _check_corpus(config) if method.trains else None
+    directory = RunDirectory(Path(config.paths.output_dir).expanduser() / run_name(config, fingerprint))
+    baseline = _baseline(config) if method.trains and config.evaluation.baseline and tasks else None
+    if directory.is_complete() and not config.overwrite:
+        return directory.results() | {"directory": str(directory.path), "baseline": baseline, "reused": True}
+    with directory.locked():
+        if config.overwrite:
+            directory.clear()
+        results = _first_results(config, directory, fingerprint)
+        directory.start(config, results)
+        try:
+            training = _train(config, directory) if method.trains else None
+            encoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
+            evaluation = _evaluate(config, encoder, tasks) if tasks else None
+            results |= _final_results(training, evaluation, encoder)
+            if evaluation:
+                directory.write_pair_scores(evaluation.per_pair)
+            directory.write(results)
+        except (Interrupted, KeyboardInterrupt):
+            directory.write(results | {"status": "interrupted", "finished": _now()})
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, CSEBenchError) else f"{type(error).__name__}: {error}"
+            directory.write(results | {"status": "failed", "finished": _now(), "error": reason})
+            raise
+        directory.clear()  # a complete run does not resume
+    return results | {"directory": str(directory.path), "baseline": baseline, "reused": False}
+
+
+def run_name(config: RunConfig, corpus_fingerprint: str | None) -> str:
+    """Readable prefix and identity, e.g. `simcse-bert_tiny-s42-1f0c9a3e2b`."""
+    seed = f"-s{config.seed}" if corpus_fingerprint is not None else f"-{config.backbone.pooling}"
+    return f"{method_name(config)}-{config.backbone.name}{seed}-{identity(config, corpus_fingerprint=corpus_fingerprint)[:10]}"
+
+
+def method_name(config: RunConfig) -> str:
+    """The module of the method's class, which is also its config choice: `simcse`."""
+    return config.method.target.split(".")[-2]
+
+
+def _check_corpus(config: RunConfig) -> str:
+    """The corpus fingerprint, after every line was read once: a damaged corpus is told before weights load.
+
+    Raises:
+        DataError: the corpus is damaged, or smaller than a batch.
+    """
+    corpus: Corpus = build(config.data.corpus)
+    fingerprint = corpus.fingerprint()
+    count = sum(1 for _ in corpus.lines())
+    if count < config.data.global_batch_size:
+        raise DataError(
+            f"the corpus '{corpus.name}' has {count} sentences, fewer than one batch of {config.data.global_batch_size}; "
+            f"set data.global_batch_size to at most {count}, or give more sentences"
+        )
+    return fingerprint
+
+
+def _baseline(config: RunConfig) -> dict[str, float]:
+    """Metrics of the untrained backbone under the same evaluation; a run of its own, done once and found again."""
+    untrained = Component(_target_=f"{Untrained.__module__}.{Untrained.__qualname__}")
+    evaluation = config.evaluation.model_copy(update={"baseline": False})
+    result = run(config.model_copy(update={"method": untrained, "evaluation": evaluation, "overwrite": False}))
+    return result["metrics"]
+
+
+def _train(config: RunConfig, directory: RunDirectory) -> TrainingSummary:
+    ranks = number_of_ranks(config)
+    if ranks > 1:
+        return train_on_ranks(config, directory, ranks=ranks)
+    return train(config, directory, loggers=extra_loggers(config, directory))
+
+
+def extra_loggers(config: RunConfig, directory: RunDirectory) -> list[Any]:
+    """The loggers of the config, beside the metrics log that every run has."""
+    fingerprint = build(config.data.corpus).fingerprint()
+    group = config.study or f"{method_name(config)}-{config.backbone.name}-{group_identity(config, corpus_fingerprint=fingerprint)[:10]}"
+    return [
+        build(
+            component,
+            directory=directory.path,
+            name=directory.name,
+            group=group,
+            method=method_name(config),
+            config=config.model_dump(mode="json", by_alias=True),
+        )
+        for component in config.logger.values()
+    ]
+
+
+def _evaluate(config: RunConfig, encoder: Encoder, tasks: list[Any]) -> Evaluation:
+    """Dev and test tasks, once, with the encoder as it was saved."""
+    encoder.to(device_type(config.trainer.arguments().get("accelerator", "auto")))
+    evaluator = Evaluator(
+        module=encoder,
+        embed=encoder,
+        tokenizer=encoder.tokenizer,
+        precision=config.evaluation.precision,
+        batch_tokens=config.evaluation.batch_tokens,
+    )
+    return evaluator(tasks)
+
+
+def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str | None) -> dict[str, Any]:
+    method = locate(config.method.target)
+    return {
+        "format": RESULT_FORMAT,
+        "name": directory.name,
+        "status": "running",
+        "identity": identity(config, corpus_fingerprint=fingerprint),
+        "group": group_identity(config, corpus_fingerprint=fingerprint),
+        "study": config.study,
+        "method": {"name": method_name(config), "status": method.status, "citation": method.citation},
+        "backbone": config.backbone.name,
+        "pooling": config.backbone.pooling,
+        "seed": config.seed,
+        "precision": {"training": config.precision if method.trains else None, "evaluation": config.evaluation.precision},
+        "started": _now(),
+        "config": config.model_dump(mode="json", by_alias=True),
+        "environment": environment(),
+    }
+
+
+def _final_results(training: TrainingSummary | None, evaluation: Evaluation | None, encoder: Encoder) -> dict[str, Any]:
+    metrics: dict[str, float] = dict(evaluation.metrics) if evaluation else {}
+    if training:
+        metrics |= training.metrics
+    device = next(encoder.parameters()).device
+    metrics["cost/peak_memory_bytes"] = max(metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(device)))
+    metrics["cost/eval_time_s"] = (evaluation.time_s if evaluation else 0.0) + metrics.pop("cost/dev_eval_time_s", 0.0)
+    metrics["cost/inference_parameters"] = float(sum(parameter.numel() for parameter in encoder.parameters()))
+    return {
+        "status": "complete",
+        "finished": _now(),
+        "selection": training.selection if training else None,
+        "steps": training.steps if training else 0,
+        "data": {"corpus": training.corpus if training else None, "evaluation": evaluation.sources if evaluation else {}},
+        "encoder": {"provenance": encoder.provenance, "parameters": training.parameters if training else None},
+        "evaluation": {
+            "task_versions": evaluation.task_versions if evaluation else {},
+            "labels": evaluation.labels if evaluation else {},
+            "notes": evaluation.notes if evaluation else {},
+            "distinct_sentences": evaluation.num_sentences if evaluation else 0,
+            "time_s": evaluation.time_s if evaluation else 0.0,
+        },
+        "metrics": metrics,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,58 @@
+"""The progress bar of a run: step of all steps, rate, loss, dev score and the best so far."""
+
+import sys
+from typing import Any
+
+import lightning
+from tqdm import tqdm
+
+from cse_bench.evaluation.callback import EvaluationCallback
+from cse_bench.training.cost import CostMeter
+
+
+class ProgressBar(lightning.Callback):
+    """One bar over the optimiser steps of the whole run, resumed parts included.
+
+    Args:
+        cost: gives the rate.
+        evaluation: gives the dev score and the best so far.
+    """
+
+    def __init__(self, cost: CostMeter, evaluation: EvaluationCallback) -> None:
+        self._cost = cost
+        self._evaluation = evaluation
+        self._bar: tqdm[Any] | None = None
+        # In a log file every refresh is a line.
+        self._refresh_steps, self._refresh_s = (5, 0.5) if sys.stderr.isatty() else (100, 10.0)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Opens the bar at the step where the run goes on."""
+        if trainer.is_global_zero:
+            self._bar = tqdm(
+                total=int(trainer.estimated_stepping_batches),
+                initial=trainer.global_step,
+                desc="training",
+                unit="step",
+                mininterval=self._refresh_s,
+                dynamic_ncols=True,
+            )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar; the loss is read only now and then, since reading it makes a GPU wait."""
+        if self._bar is None:
+            return
+        if trainer.global_step % self._refresh_steps == 0:
+            items = {"loss": f"{float(outputs['loss']):.4f}", "sentences/s": f"{self._cost.sentences_per_s():.0f}"}
+            metric, latest = self._evaluation.selection_metric, self._evaluation.latest
+            if metric in latest:
+                items |= {"dev": f"{latest[metric]:.2f}", "best": f"{self._evaluation.best_value:.2f}"}
+            self._bar.set_postfix(items, refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Closes the bar, however the run ended."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

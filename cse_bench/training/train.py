@@ -1,0 +1,200 @@
+"""Training, in one process or as one rank of several: build, fit, keep the selected encoder."""
+
+import json
+import logging
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from tqdm import tqdm
+
+from cse_bench.config.bind import build
+from cse_bench.config.schema import RunConfig
+from cse_bench.data.corpora import Corpus
+from cse_bench.data.module import SentenceData
+from cse_bench.data.token_store import TokenStore, token_store
+from cse_bench.encoders.artifact import save_encoder, state_without_encoder
+from cse_bench.encoders.encoder import build_encoder
+from cse_bench.encoders.tokenization import SentenceTokenizer
+from cse_bench.evaluation.callback import EvaluationCallback
+from cse_bench.evaluation.suite import Evaluator, build_tasks
+from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.results.metrics_log import MetricsLog
+from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.cost import CostMeter, peak_memory_bytes
+from cse_bench.training.progress import ProgressBar
+from cse_bench.training.resume import ResumeCheckpoint
+
+SUMMARY = "training.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What a finished training leaves beside the encoder.
+
+    Attributes:
+        steps: optimiser steps taken, resumed parts included.
+        selection: metric, value and step of the kept encoder; `metric` is None when nothing selected and the last weights were kept.
+        corpus: source, checksum and size of the training text.
+        metrics: costs.
+        parameters: number of parameters: `total` and `trainable` in training, `inference` in the kept encoder.
+    """
+
+    steps: int
+    selection: dict[str, Any]
+    corpus: dict[str, Any]
+    metrics: dict[str, float]
+    parameters: dict[str, int]
+
+
+def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> TrainingSummary:
+    """Trains and leaves the selected encoder in `directory.model`.
+
+    Goes on from `directory.checkpoint` when there is one.
+
+    Args:
+        config: checked config.
+        directory: of the run.
+        loggers: Lightning loggers beside the metrics log.
+    """
+    _quiet_lightning()
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    encoder = build_encoder(config.backbone)
+    corpus: Corpus = build(config.data.corpus)
+    store = open_store(config, corpus, encoder.tokenizer)
+    data = SentenceData(
+        store,
+        global_batch_size=config.data.global_batch_size,
+        seed=config.seed,
+        drop_last=config.data.drop_last,
+        num_workers=config.data.num_workers,
+    )
+    method: ContrastiveMethod = build(
+        config.method,
+        encoder=encoder,
+        optimizer=config.optimizer,
+        split_rows_by_length=config.data.split_rows_by_length,
+    )
+    method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+
+    def save(step: int, value: float | None) -> None:
+        training = {
+            "method": config.method.model_dump(mode="json", by_alias=True),
+            "status": method.status,
+            "citation": method.citation,
+            "max_length": config.data.max_length,
+            "step": step,
+            "selection_metric": config.evaluation.selection_metric,
+            "selection_value": value,
+            "seed": config.seed,
+        }
+        save_encoder(
+            encoder, directory.model, backbone=config.backbone, training=training, training_only=state_without_encoder(method)
+        )
+
+    cost = CostMeter()
+    evaluation = EvaluationCallback(
+        build_tasks(config.evaluation.dev),
+        Evaluator(
+            module=method,
+            embed=method.embed,
+            tokenizer=encoder.tokenizer,
+            precision=config.evaluation.precision,
+            batch_tokens=config.evaluation.batch_tokens,
+        ),
+        every_steps=config.evaluation.eval_every_steps,
+        at_last_step=config.evaluation.eval_last_step,
+        selection_metric=config.evaluation.selection_metric,
+        save=save,
+        cost=cost,
+    )
+    resume_from = directory.checkpoint if directory.checkpoint.is_file() else None
+    # The order matters: the dev score of a step belongs into the checkpoint of that step.
+    callbacks: list[Any] = [cost, evaluation]
+    if config.trainer.arguments().get("enable_progress_bar", True):
+        callbacks.append(ProgressBar(cost, evaluation))
+    callbacks.append(ResumeCheckpoint(directory.checkpoint, every_steps=config.checkpoint_every_steps))
+    trainer = _trainer(config, directory, loggers, resume_from, callbacks=callbacks)
+    # Weights are drawn alike on every rank, dropout masks are not: ranks hold different sentences.
+    torch.manual_seed(config.seed * 1000 + trainer.global_rank)
+    trainer.fit(method, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    if trainer.is_global_zero and evaluation.best_step is None:
+        save(trainer.global_step, None)
+    summary = TrainingSummary(
+        steps=trainer.global_step,
+        selection=_selection(config, evaluation, trainer.global_step),
+        corpus={"name": corpus.name, **corpus.describe(), "sentences": len(store), "tokens": store.num_tokens},
+        metrics=cost.metrics(method.tokens)
+        | {"cost/dev_eval_time_s": cost.eval_time_s, "cost/peak_memory_bytes": float(peak_memory_bytes(method.device))},
+        parameters={
+            "total": sum(p.numel() for p in method.parameters()),
+            "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+            "inference": sum(p.numel() for p in encoder.parameters()),
+        },
+    )
+    if trainer.is_global_zero:
+        (directory.path / SUMMARY).write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    return summary
+
+
+def read_summary(directory: RunDirectory) -> TrainingSummary:
+    """The summary that the ranks of a finished training left."""
+    return TrainingSummary(**json.loads((directory.path / SUMMARY).read_text()))
+
+
+def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int) -> dict[str, Any]:
+    if evaluation.best_step is None:
+        return {"metric": None, "value": None, "step": last_step, "rule": "last weights: no dev evaluation selected"}
+    value = evaluation.best_value if math.isfinite(evaluation.best_value) else None
+    return {"metric": config.evaluation.selection_metric, "value": value, "step": evaluation.best_step, "rule": "strictly best"}
+
+
+def open_store(config: RunConfig, corpus: Corpus, tokenizer: SentenceTokenizer) -> TokenStore:
+    """The token store of the run, with a progress bar while it is built."""
+    with tqdm(desc=f"tokenising {corpus.name}", unit=" sentences", unit_scale=True, leave=False, delay=2.0) as bar:
+        return token_store(
+            corpus,
+            tokenizer,
+            max_length=config.data.max_length,
+            cache=Path(config.paths.cache).expanduser(),
+            on_progress=lambda done: bar.update(done - bar.n) and None,
+        )
+
+
+def _trainer(
+    config: RunConfig, directory: RunDirectory, loggers: list[Any], resume_from: Path | None, *, callbacks: list[Any]
+) -> lightning.Trainer:
+    arguments = config.trainer.arguments()
+    if arguments.get("max_steps", -1) > 0:
+        arguments["max_epochs"] = -1  # the corpus is read as often as the steps need
+    resume_step = _step_of(resume_from) if resume_from else 0
+    return lightning.Trainer(
+        **{"enable_model_summary": False, **arguments, "enable_progress_bar": False},
+        precision=config.precision,
+        callbacks=callbacks,
+        logger=[MetricsLog(directory.metrics, resume_step=resume_step), *loggers],
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=directory.path,
+    )
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+
+
+def _quiet_lightning() -> None:
+    """Lightning's advice on things decided here on purpose; its warnings about anything else stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # reading the token store costs less than a worker
+        ".*your dataloader is not resumable.*",  # the sampler follows the step count
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", message=message)

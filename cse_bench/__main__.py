@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import hydra
@@ -46,7 +47,17 @@ def compose_and_run(config: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """The command line; answers a user's error with its message alone."""
+    """The command line."""
+    command_line(compose_and_run, config_name="config")
+
+
+def command_line(entry: Callable[[], object], *, config_name: str) -> None:
+    """Runs a Hydra entry point; answers a user's error with its message alone.
+
+    Args:
+        entry: a function decorated with `hydra.main`.
+        config_name: its primary config.
+    """
     # Threads that wait actively for each other stand still as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Hydra would print its own short message and exit; we want to add what is allowed.
@@ -54,8 +65,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
-            refuse(check_overrides(arguments, conf=_CONF, config_name="config"))
-        compose_and_run()
+            refuse(check_overrides(arguments, conf=_CONF, config_name=config_name))
+        entry()
     except (CSEBenchError, HydraException, OmegaConfBaseException) as error:
         fail(error)
     except KeyboardInterrupt:

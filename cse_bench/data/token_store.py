@@ -25,7 +25,7 @@ from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.errors import DataError
 
 _FORMAT = 1
-_CHUNK = 8192
+_CHUNK = 1024
 
 
 class TokenStore:

@@ -101,9 +101,7 @@ class RunDirectory:
 
     def write(self, results: dict[str, Any]) -> None:
         """Replaces `results.json` atomically."""
-        temporary = self.path / ".results.json"
-        temporary.write_text(json.dumps(_jsonable(results), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, self.path / "results.json")
+        write_json(self.path / "results.json", results)
 
     def write_pair_scores(self, arrays: dict[str, np.ndarray]) -> None:
         """Per-pair scores, as `pair_scores.npz` (read with numpy.load; no pickles)."""
@@ -120,6 +118,13 @@ class RunDirectory:
     def finish(self) -> None:
         """A complete run does not resume: its checkpoint goes."""
         self.clear()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a JSON file atomically; NaN and infinities become null, which JSON has."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
 
 
 def read_results(directory: Path) -> dict[str, Any]:

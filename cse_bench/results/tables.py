@@ -66,13 +66,12 @@ def run_table(results: Mapping[str, Any], baseline: Mapping[str, float] | None) 
         baseline: metrics of the untrained backbone, or None.
     """
     metrics = results["metrics"]
-    method = results["method"]
-    title = f"{method['name']} ({method['status']}) on {results['backbone']}, pooling {results['pooling']}, seed {results['seed']}"
+    name, title = _title(results)
     table = Table(title=title, caption=_caption(results), title_justify="left", caption_justify="left")
     table.add_column("metric")
     if baseline is not None:
         table.add_column("untrained", justify="right")
-    table.add_column(method["name"], justify="right")
+    table.add_column(name, justify="right")
     if baseline is not None:
         table.add_column("difference", justify="right")
     for metric, label in _ROWS:
@@ -90,6 +89,15 @@ def run_table(results: Mapping[str, Any], baseline: Mapping[str, float] | None) 
             cells = [_shown(metric, metrics[metric])]
             table.add_row(label, *(["", *cells, ""] if baseline is not None else cells))
     return table
+
+
+def _title(results: Mapping[str, Any]) -> tuple[str, str]:
+    """Column name and title; a model that was not trained here has no method."""
+    if "method" not in results:
+        return "score", f"{results['model']}, pooling {results['pooling']}"
+    method = results["method"]
+    seed = f", seed {results['seed']}" if results.get("steps") else ""
+    return method["name"], f"{method['name']} ({method['status']}) on {results['backbone']}, pooling {results['pooling']}{seed}"
 
 
 def _caption(results: Mapping[str, Any]) -> str:

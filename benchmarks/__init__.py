@@ -1,1 +1,1 @@
-"""Speed and memory, always as a ratio against something named, measured in one interleaved run: these machines are noisy."""
+"""Speed and memory, as ratios against something named, measured in one interleaved run: these machines are noisy."""

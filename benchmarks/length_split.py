@@ -29,7 +29,9 @@ def main() -> None:
     quiet_lightning()
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         config = validate_run(compose("config", overrides=["experiment=quickstart"]))
-    print(f"SimCSE on {config.backbone.name}, batch 64, {ROUNDS} rounds of {STEPS} steps, {torch.get_num_threads()} threads")
+    print(
+        f"SimCSE on {config.backbone.name}, batch 64, {ROUNDS} rounds of {STEPS} steps, {torch.get_num_threads()} threads"
+    )
     torch.manual_seed(0)
     encoder = build_encoder(config.backbone)
     lines = list(itertools.islice(build(config.data.corpus).lines(), 64 * STEPS * ROUNDS))
@@ -44,16 +46,23 @@ def main() -> None:
             _steps(method, optimizer, batches[:STEPS], split=split, precision=precision)  # warm-up
         for start in range(0, len(batches), STEPS):
             for split in (True, False):
-                rates[split].append(_steps(method, optimizer, batches[start : start + STEPS], split=split, precision=precision))
-        ratios = [with_split / block for with_split, block in zip(rates[True], rates[False], strict=True)]
-        print(
-            f"  {precision:10s} pieces {statistics.median(rates[True]):6.0f} sentences/s, one block {statistics.median(rates[False]):6.0f},"
-            f" ratio {statistics.median(ratios):.2f} (rounds: {min(ratios):.2f} to {max(ratios):.2f})"
+                part = batches[start : start + STEPS]
+                rates[split].append(_steps(method, optimizer, part, split=split, precision=precision))
+        ratios = [pieces / block for pieces, block in zip(rates[True], rates[False], strict=True)]
+        medians = (
+            f"pieces {statistics.median(rates[True]):.0f} sentences/s, one block {statistics.median(rates[False]):.0f}"
         )
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"  {precision:10s} {medians}, ratio {statistics.median(ratios):.2f} (rounds: {spread})")
 
 
 def _steps(
-    method: ContrastiveMethod, optimizer: torch.optim.Optimizer, batches: list[TokenRows], *, split: bool, precision: str
+    method: ContrastiveMethod,
+    optimizer: torch.optim.Optimizer,
+    batches: list[TokenRows],
+    *,
+    split: bool,
+    precision: str,
 ) -> float:
     """Sentences per second over some training steps."""
     method.split_rows_by_length = split

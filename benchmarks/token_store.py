@@ -2,8 +2,8 @@
 
     python -m benchmarks.token_store [NUMBER_OF_SENTENCES]
 
-The stores are built first; then each is trained from in a process of its own, and the two peaks are compared: what the size of a corpus
-costs is their difference.
+The stores are built first; then each is trained from in a process of its own, and the two peaks are compared: what the
+size of a corpus costs is their difference.
 """
 
 import json
@@ -29,7 +29,8 @@ def main() -> None:
             for part in ("build and train", "train"):
                 started = time.perf_counter()
                 peaks[size] = _train(corpus, Path(folder))
-                print(f"  {size:>9,} sentences, {part}: {time.perf_counter() - started:.0f} s, peak resident memory {peaks[size]:.0f} MiB")
+                seconds = time.perf_counter() - started
+                print(f"  {size:>9,} sentences, {part}: {seconds:.0f} s, peak resident memory {peaks[size]:.0f} MiB")
         print(f"  a corpus of {count:,} sentences costs {peaks[count] - peaks[1_000]:.0f} MiB more than one of 1,000")
 
 
@@ -44,8 +45,21 @@ def _write_sentences(path: Path, count: int) -> None:
 
 def _train(corpus: Path, folder: Path) -> float:
     """Peak memory in MiB of a short training run, from its own result."""
-    command = [sys.executable, "-m", "cse_bench", "backbone=tiny_bert", "data=text_file", f"data.path={corpus}", "evaluation=none"]
-    command += [f"trainer.max_steps={STEPS}", "precision=32-true", "overwrite=true", "trainer.enable_progress_bar=false"]
+    command = [
+        sys.executable,
+        "-m",
+        "cse_bench",
+        "backbone=tiny_bert",
+        "data=text_file",
+        f"data.path={corpus}",
+        "evaluation=none",
+    ]
+    command += [
+        f"trainer.max_steps={STEPS}",
+        "precision=32-true",
+        "overwrite=true",
+        "trainer.enable_progress_bar=false",
+    ]
     command += [f"paths.cache={folder}/cache", f"paths.output_dir={folder}/outputs-{corpus.stem}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     result = next(Path(folder, f"outputs-{corpus.stem}").glob("*/results.json"))

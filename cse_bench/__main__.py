@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,13 +17,23 @@ from cse_bench.config.location import conf_directory
 from cse_bench.config.messages import refuse
 from cse_bench.config.overrides import check_overrides
 from cse_bench.errors import CSEBenchError
+from cse_bench.results.sweep import close_sweep
 
 _CONF = conf_directory()
+
+
+class Refused(BaseException):
+    """Carries a user's error past Hydra, which would print the overrides (and any secret among them) before it."""
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def compose_and_run(config: DictConfig) -> float | None:
     """One job: a plain run, or one of a sweep. Returns the selection metric, which is what a sweeper optimises."""
+    with past_hydra():
+        return _run(config)
+
+
+def _run(config: DictConfig) -> float | None:
     from cse_bench.config.validate import validate_run
 
     run_config = validate_run(config)
@@ -41,9 +54,21 @@ def compose_and_run(config: DictConfig) -> float | None:
         print_lines(["this run was finished before (overwrite=true runs it again)"])
     print_table(run_table(results, results["baseline"]))
     print_lines([f"results: {results['directory']}"])
-    note_run(Path(results["directory"]), results["baseline"])
+    baseline = results["baseline_directory"]
+    note_run(Path(results["directory"]), Path(baseline) if baseline else None)
     selection = results["selection"]
     return selection["value"] if selection else None
+
+
+@contextmanager
+def past_hydra() -> Iterator[None]:
+    """A user's error ends a single run with its message alone; in a sweep Hydra notes it, and the other runs go on."""
+    try:
+        yield
+    except (CSEBenchError, OmegaConfBaseException) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        raise Refused(error) from error
 
 
 def main() -> None:
@@ -66,7 +91,12 @@ def command_line(entry: Callable[[], object], *, config_name: str) -> None:
     try:
         if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
             refuse(check_overrides(arguments, conf=_CONF, config_name=config_name))
-        entry()
+        try:
+            entry()
+        finally:
+            close_sweep()
+    except Refused as refused:
+        fail(refused.args[0])
     except (CSEBenchError, HydraException, OmegaConfBaseException) as error:
         fail(error)
     except KeyboardInterrupt:

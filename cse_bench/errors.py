@@ -1,7 +1,7 @@
 """Errors a user can cause, and can fix.
 
-Every message says what was given, what is allowed and what to do. The command line prints the message alone, without a traceback;
-anything that is not one of these is a bug of ours and keeps its traceback.
+Every message says what was given, what is allowed and what to do. The command line prints the message alone, without a
+traceback; anything that is not one of these is a bug of ours and keeps its traceback.
 """
 
 
@@ -23,3 +23,8 @@ class EncoderError(CSEBenchError):
 
 class TrainingError(CSEBenchError):
     """Training cannot go on without giving a wrong result."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a message of ours; its further lines are advice on that library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""`python -m cse_bench.evaluate model=...`: scores a run, a local model or a Hub model with the tasks of an evaluation config."""
+"""`python -m cse_bench.evaluate model=...`: scores a run, a local model or a Hub model."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from cse_bench.__main__ import command_line
+from cse_bench.__main__ import command_line, past_hydra
 from cse_bench.config.location import conf_directory
 from cse_bench.config.schema import EvaluateConfig
 
@@ -18,11 +18,12 @@ def compose_and_evaluate(config: DictConfig) -> None:
     from cse_bench.config.validate import validate_evaluate
     from cse_bench.results.tables import print_lines, print_table, run_table
 
-    settings = validate_evaluate(config)
-    results = evaluate(settings)
-    print_table(run_table(results, None))
-    if settings.output:
-        print_lines([f"results: {settings.output}"])
+    with past_hydra():
+        settings = validate_evaluate(config)
+        results = evaluate(settings)
+        print_table(run_table(results, None))
+        if settings.output:
+            print_lines([f"results: {settings.output}"])
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -56,7 +57,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         precision=precision,
         batch_tokens=config.evaluation.batch_tokens,
     )(tasks)
-    costs = {"cost/eval_time_s": evaluation.time_s, "cost/peak_memory_bytes": float(peak_memory_bytes(next(encoder.parameters()).device))}
+    costs = {
+        "cost/eval_time_s": evaluation.time_s,
+        "cost/peak_memory_bytes": float(peak_memory_bytes(next(encoder.parameters()).device)),
+    }
     results = {
         "model": config.model,
         "pooling": encoder.pooling,

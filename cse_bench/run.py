@@ -1,10 +1,11 @@
-"""One run, read from top to bottom: find its directory, train, load the selected encoder, evaluate it, write the result."""
+"""One run, read from top to bottom: find its directory, train, load the selected encoder, evaluate, write results."""
 
-
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 
 from cse_bench.config.bind import build, locate
 from cse_bench.config.identity import group_identity, identity
@@ -12,13 +13,14 @@ from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import load_encoder
 from cse_bench.encoders.encoder import Encoder, build_encoder
-from cse_bench.errors import CSEBenchError, DataError
-from cse_bench.evaluation.suite import Evaluator, build_tasks
+from cse_bench.errors import ConfigError, CSEBenchError, DataError
+from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
 from cse_bench.evaluation.task import Evaluation
 from cse_bench.methods.untrained import Untrained
 from cse_bench.results.environment import environment
-from cse_bench.results.run_directory import RunDirectory
-from cse_bench.training.cost import peak_memory_bytes
+from cse_bench.results.loggers import close_loggers, extra_loggers
+from cse_bench.results.run_directory import RunDirectory, method_name
+from cse_bench.training.cost import peak_memory_bytes, reset_peak_memory
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
 from cse_bench.training.precision import device_type
 from cse_bench.training.resume import Interrupted
@@ -27,59 +29,82 @@ from cse_bench.training.train import TrainingSummary, train
 RESULT_FORMAT = 1
 
 
-def run(config: RunConfig) -> dict[str, Any]:
+def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
     """Does one run, or finds it done.
 
     Args:
         config: checked config (see `cse_bench.config.validate`).
+        wait: when another process is at this run, wait for it instead of refusing.
 
     Returns:
-        The content of the run's `results.json`, plus `directory` and, for a trained run, the `baseline` metrics.
+        The content of the run's `results.json`, plus its `directory`, whether it was `reused`, and for a trained run
+        the `baseline` metrics and `baseline_directory` (else None).
 
     Raises:
         CSEBenchError: the data, the weights or the machine are not what the config needs.
         Interrupted: the run was asked to stop; its state is saved and the same command goes on.
     """
     method = locate(config.method.target)
-    tasks = build_tasks(config.evaluation.dev) + build_tasks(config.evaluation.test)  # missing data is told here, before weights load
+    # Data first: what is missing or damaged is told before any weights are loaded.
     fingerprint = _check_corpus(config) if method.trains else None
+    dev_tasks = build_tasks(config.evaluation.dev)
+    check_selection_metric(config.evaluation.selection_metric, dev_tasks)
+    tasks = dev_tasks + build_tasks(config.evaluation.test)
     directory = RunDirectory(Path(config.paths.output_dir).expanduser() / run_name(config, fingerprint))
     baseline = _baseline(config) if method.trains and config.evaluation.baseline and tasks else None
     if directory.is_complete() and not config.overwrite:
-        return directory.results() | {"directory": str(directory.path), "baseline": baseline, "reused": True}
-    with directory.locked():
+        return _answer(directory, baseline, reused=True)
+    with directory.locked(wait=wait):
+        if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
+            return _answer(directory, baseline, reused=True)
+        reset_peak_memory()
         if config.overwrite:
             directory.clear()
         results = _first_results(config, directory, fingerprint)
         directory.start(config, results)
+        loggers = extra_loggers(config, directory) if method.trains else []
         try:
-            training = _train(config, directory) if method.trains else None
+            training = _train(config, directory, loggers) if method.trains else None
             encoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
-            results |= _final_results(training, evaluation, encoder)
             if evaluation:
                 directory.write_pair_scores(evaluation.per_pair)
+            results |= _final_results(config, training, evaluation, encoder)
             directory.write(results)
-        except (Interrupted, KeyboardInterrupt):
-            directory.write(results | {"status": "interrupted", "finished": _now()})
-            raise
+            for logger in loggers:
+                final = {f"final/{metric}": value for metric, value in results["metrics"].items()}
+                logger.log_metrics(final, step=results["steps"])
         except BaseException as error:
-            reason = str(error) if isinstance(error, CSEBenchError) else f"{type(error).__name__}: {error}"
-            directory.write(results | {"status": "failed", "finished": _now(), "error": reason})
+            with contextlib.suppress(ConfigError):  # a full disk: the first error says more than this one
+                directory.write(results | _failure(error))
+            close_loggers(loggers, failed=True)
             raise
+        close_loggers(loggers)
         directory.clear()  # a complete run does not resume
-    return results | {"directory": str(directory.path), "baseline": baseline, "reused": False}
+    return _answer(directory, baseline, reused=False)
+
+
+def _answer(directory: RunDirectory, baseline: dict[str, Any] | None, *, reused: bool) -> dict[str, Any]:
+    return directory.results() | {
+        "directory": str(directory.path),
+        "baseline": baseline["metrics"] if baseline else None,
+        "baseline_directory": baseline["directory"] if baseline else None,
+        "reused": reused,
+    }
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return {"status": "interrupted", "finished": _now()}
+    reason = str(error) if isinstance(error, CSEBenchError) else f"{type(error).__name__}: {error}"
+    return {"status": "failed", "finished": _now(), "error": reason}
 
 
 def run_name(config: RunConfig, corpus_fingerprint: str | None) -> str:
     """Readable prefix and identity, e.g. `simcse-bert_tiny-s42-1f0c9a3e2b`."""
     seed = f"-s{config.seed}" if corpus_fingerprint is not None else f"-{config.backbone.pooling}"
-    return f"{method_name(config)}-{config.backbone.name}{seed}-{identity(config, corpus_fingerprint=corpus_fingerprint)[:10]}"
-
-
-def method_name(config: RunConfig) -> str:
-    """The module of the method's class, which is also its config choice: `simcse`."""
-    return config.method.target.split(".")[-2]
+    digest = identity(config, corpus_fingerprint=corpus_fingerprint)[:10]
+    return f"{method_name(config)}-{config.backbone.name}{seed}-{digest}"
 
 
 def _check_corpus(config: RunConfig) -> str:
@@ -93,47 +118,35 @@ def _check_corpus(config: RunConfig) -> str:
     count = sum(1 for _ in corpus.lines())
     if count < config.data.global_batch_size:
         raise DataError(
-            f"the corpus '{corpus.name}' has {count} sentences, fewer than one batch of {config.data.global_batch_size}; "
-            f"set data.global_batch_size to at most {count}, or give more sentences"
+            f"the corpus '{corpus.name}' has {count} sentences, fewer than one batch of "
+            f"{config.data.global_batch_size}; set data.global_batch_size to at most {count}, or give more sentences"
         )
     return fingerprint
 
 
-def _baseline(config: RunConfig) -> dict[str, float]:
-    """Metrics of the untrained backbone under the same evaluation; a run of its own, done once and found again."""
-    untrained = Component(_target_=f"{Untrained.__module__}.{Untrained.__qualname__}")
+def _baseline(config: RunConfig) -> dict[str, Any]:
+    """The untrained backbone under the same evaluation: a run of its own, done once and found again."""
+    untrained = Component.model_validate({"_target_": f"{Untrained.__module__}.{Untrained.__qualname__}"})
     evaluation = config.evaluation.model_copy(update={"baseline": False})
-    result = run(config.model_copy(update={"method": untrained, "evaluation": evaluation, "overwrite": False}))
-    return result["metrics"]
+    # Runs of a parallel sweep need the same baseline at the same time: one does it, the others wait.
+    update = {"method": untrained, "evaluation": evaluation, "overwrite": False}
+    return run(config.model_copy(update=update), wait=True)
 
 
-def _train(config: RunConfig, directory: RunDirectory) -> TrainingSummary:
+def _train(config: RunConfig, directory: RunDirectory, loggers: list[Any]) -> TrainingSummary:
     ranks = number_of_ranks(config)
     if ranks > 1:
         return train_on_ranks(config, directory, ranks=ranks)
-    return train(config, directory, loggers=extra_loggers(config, directory))
+    return train(config, directory, loggers=loggers)
 
 
-def extra_loggers(config: RunConfig, directory: RunDirectory) -> list[Any]:
-    """The loggers of the config, beside the metrics log that every run has."""
-    fingerprint = build(config.data.corpus).fingerprint()
-    group = config.study or f"{method_name(config)}-{config.backbone.name}-{group_identity(config, corpus_fingerprint=fingerprint)[:10]}"
-    return [
-        build(
-            component,
-            directory=directory.path,
-            name=directory.name,
-            group=group,
-            method=method_name(config),
-            config=config.model_dump(mode="json", by_alias=True),
-        )
-        for component in config.logger.values()
-    ]
+def _device(config: RunConfig) -> torch.device:
+    return torch.device(device_type(config.trainer.arguments().get("accelerator", "auto")))
 
 
 def _evaluate(config: RunConfig, encoder: Encoder, tasks: list[Any]) -> Evaluation:
     """Dev and test tasks, once, with the encoder as it was saved."""
-    encoder.to(device_type(config.trainer.arguments().get("accelerator", "auto")))
+    encoder.to(_device(config))
     evaluator = Evaluator(
         module=encoder,
         embed=encoder,
@@ -157,19 +170,25 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
         "backbone": config.backbone.name,
         "pooling": config.backbone.pooling,
         "seed": config.seed,
-        "precision": {"training": config.precision if method.trains else None, "evaluation": config.evaluation.precision},
+        "precision": {
+            "training": config.precision if method.trains else None,
+            "evaluation": config.evaluation.precision,
+        },
         "started": _now(),
         "config": config.model_dump(mode="json", by_alias=True),
         "environment": environment(),
     }
 
 
-def _final_results(training: TrainingSummary | None, evaluation: Evaluation | None, encoder: Encoder) -> dict[str, Any]:
+def _final_results(
+    config: RunConfig, training: TrainingSummary | None, evaluation: Evaluation | None, encoder: Encoder
+) -> dict[str, Any]:
     metrics: dict[str, float] = dict(evaluation.metrics) if evaluation else {}
     if training:
         metrics |= training.metrics
-    device = next(encoder.parameters()).device
-    metrics["cost/peak_memory_bytes"] = max(metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(device)))
+    metrics["cost/peak_memory_bytes"] = max(
+        metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(_device(config)))
+    )
     metrics["cost/eval_time_s"] = (evaluation.time_s if evaluation else 0.0) + metrics.pop("cost/dev_eval_time_s", 0.0)
     metrics["cost/inference_parameters"] = float(sum(parameter.numel() for parameter in encoder.parameters()))
     return {
@@ -177,7 +196,10 @@ def _final_results(training: TrainingSummary | None, evaluation: Evaluation | No
         "finished": _now(),
         "selection": training.selection if training else None,
         "steps": training.steps if training else 0,
-        "data": {"corpus": training.corpus if training else None, "evaluation": evaluation.sources if evaluation else {}},
+        "data": {
+            "corpus": training.corpus if training else None,
+            "evaluation": evaluation.sources if evaluation else {},
+        },
         "encoder": {"provenance": encoder.provenance, "parameters": training.parameters if training else None},
         "evaluation": {
             "task_versions": evaluation.task_versions if evaluation else {},

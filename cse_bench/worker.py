@@ -1,4 +1,7 @@
-"""One rank of a run: `torchrun ... -m cse_bench.worker <run directory>`. Reads the resolved config there; nothing else decides."""
+"""One rank of a run: `torchrun ... -m cse_bench.worker <run directory>`.
+
+Reads the resolved config there; nothing else decides.
+"""
 
 import os
 import sys
@@ -7,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from cse_bench.config.schema import RunConfig
+from cse_bench.errors import CSEBenchError
 from cse_bench.results.run_directory import RunDirectory
 
 
@@ -16,19 +20,34 @@ def main(path: str) -> None:
     Args:
         path: the run directory, with `config.yaml`.
     """
-    from cse_bench.run import extra_loggers
+    from cse_bench.results.loggers import close_loggers, extra_loggers
+    from cse_bench.training.launch import RankFiles
     from cse_bench.training.resume import Interrupted
     from cse_bench.training.train import train
 
     directory = RunDirectory(Path(path))
-    content = OmegaConf.to_container(OmegaConf.load(directory.config))
-    config = RunConfig.model_validate(content)
+    files = RankFiles(directory.path)
+    config = RunConfig.model_validate(OmegaConf.to_container(OmegaConf.load(directory.config)))
     first = int(os.environ.get("RANK", "0")) == 0
+    loggers = []
     try:
-        train(config, directory, loggers=extra_loggers(config, directory) if first else [])
+        loggers = extra_loggers(config, directory) if first else []
+        summary = train(config, directory, loggers=loggers, stop_file=files.stop)
+        if first:
+            files.write_summary(summary)
+        close_loggers(loggers)
     except Interrupted as stop:
         if first:
-            (directory.path / "interrupted").write_text(f"{int(stop.signal_number)} {stop.step}")
+            files.write_interrupted(stop)
+        close_loggers(loggers, failed=True)
+    except CSEBenchError as error:
+        files.write_failure(str(error))
+        close_loggers(loggers, failed=True)
+        sys.exit(1)
+    except BaseException as error:
+        files.write_failure(f"{type(error).__name__}: {error}")
+        close_loggers(loggers, failed=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports huggingface_hub, which reads it once: no test asks the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 REPOSITORY = Path(__file__).parent.parent
 
 

@@ -1,0 +1,1 @@
+"""Config: schema, checks before anything is loaded, identity of a run."""

@@ -11,6 +11,28 @@ from pydantic import ValidationError
 from cse_bench.errors import ConfigError
 
 _SECRET = re.compile(r"(api_?key|token|secret|passw)", re.IGNORECASE)
+_TYPE_NAME = re.compile(r"^(str|int|float|bool|list\[.*|tuple\[.*|constrained-.*|function-.*|literal\[.*)$")
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_TYPES = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a group of keys",
+    "model_type": "a group of keys",
+    "model_attributes_type": "a group of keys",
+}
 
 
 @dataclass(frozen=True)
@@ -36,24 +58,46 @@ def shown(key: str, value: Any) -> str:
 
 
 def problems_of(error: ValidationError, *, at: str, known: Iterable[str] = ()) -> Iterator[Problem]:
-    """Translates pydantic's errors into one sentence each."""
-    known = list(known)
+    """Translates pydantic's errors into one sentence each: what is allowed, and what was given.
+
+    Args:
+        error: of a model's validation.
+        at: config path of the model.
+        known: its field names, to guess from.
+    """
+    names = list(known)
     for item in error.errors(include_url=False):
-        # `Component` members show up under their union or alias names; config keys are the strings and list positions.
-        path = ".".join(str(part) for part in (at, *item["loc"]) if str(part))
-        last = str(item["loc"][-1]) if item["loc"] else at
+        # Where a value may have one of several types, pydantic tries each and names it in the path: that is no config key.
+        location = [str(part) for part in item["loc"] if not _TYPE_NAME.search(str(part))]
+        path = ".".join(part for part in (at, *location) if part)
         if item["type"] == "extra_forbidden":
-            siblings = known if len(item["loc"]) == 1 else []
-            allowed = f"{nearest(last, siblings)}" or (f"; known keys: {', '.join(sorted(siblings))}" if siblings else "")
-            yield Problem(path, f"unknown key{allowed}")
+            yield Problem(path, f"unknown key{_instead(location, names)}")
         elif item["type"] == "missing":
             yield Problem(path, "this key is required and was not given")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if item["type"] == "value_error" and not item["loc"] else f", got {shown(path, item['input'])}"
-            if isinstance(item["input"], dict):
-                given = ""
-            yield Problem(path, message[:1].lower() + message[1:] + given)
+            given = "" if isinstance(item["input"], dict) else f", got {shown(path, item['input'])}"
+            yield Problem(path, _allowed(item) + given)
+
+
+def _instead(location: list[str], names: list[str]) -> str:
+    siblings = names if len(location) == 1 else []
+    if hint := nearest(location[-1], siblings):
+        return hint
+    return f"; known keys: {', '.join(sorted(siblings))}" if siblings else ""
+
+
+def _allowed(item: Any) -> str:
+    """What a value must be, in words that do not presuppose pydantic."""
+    kind, context = item["type"], item.get("ctx", {})
+    if kind in _BOUNDS:
+        sign, key = _BOUNDS[kind]
+        return f"must be {sign} {context[key]}"
+    if kind in _TYPES:
+        return f"must be {_TYPES[kind]}"
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]
 
 
 def refuse(problems: Iterable[Problem]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cse_bench.config.messages import Problem, nearest
@@ -43,8 +43,9 @@ def _groups(conf: Path) -> dict[str, list[str]]:
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all keys below a config node; references are not followed."""
     if isinstance(config, DictConfig):
-        for key in config:
+        for key in map(str, config):
             yield f"{prefix}{key}"
             if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
                 yield from _keys(config._get_node(key), f"{prefix}{key}.")
@@ -77,7 +78,7 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
             continue
         try:
             override = OverridesParser.create().parse_override(text)
-        except OverrideParseException as error:
+        except HydraException as error:
             problems.append(Problem(text, f"cannot be parsed: {str(error).splitlines()[0]}; quote special characters: 'key=\"value\"'"))
             continue
         key = override.key_or_group
@@ -105,17 +106,17 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:
-    """The closest key in the same group, else the closest of all; else the keys of the group."""
+    """What may have been meant: the closest key of the same group, else that group's keys, else the closest of all."""
     group, _, last = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == group]
     if hint := nearest(last, [name.rpartition(".")[2] for name in siblings]):
         return hint.replace("'", f"'{group}.", 1) if group else hint
-    if hint := nearest(key, known):
-        return hint
-    same_name = [name for name in known if name.rpartition(".")[2] == last]
-    if same_name:
+    if group and siblings:
+        return f"; known keys here: {', '.join(sorted(siblings))}"
+    if same_name := [name for name in known if name.rpartition(".")[2] == last]:
         return f"; did you mean '{same_name[0]}'?"
-    return f"; known keys here: {', '.join(sorted(siblings))}" if siblings else ""
+    hint = nearest(key, known)
+    return hint or (f"; known keys here: {', '.join(sorted(siblings))}" if siblings else "")
 
 
 def _compose(conf: Path, config_name: str, group_choices: list[str]) -> DictConfig:

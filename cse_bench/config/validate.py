@@ -36,7 +36,8 @@ def validate_run(config: DictConfig) -> RunConfig:
     """
     content = _resolved(config)
     run = _parsed(RunConfig, content, components=_run_components)
-    run = run.model_copy(update=_resolved_precisions(run))
+    if not run.dry_run:  # a plan says itself what `auto` would be on the devices it plans for
+        run = run.model_copy(update=_resolved_precisions(run))
     refuse(_combination_problems(run))
     return run
 
@@ -51,8 +52,8 @@ def validate_evaluate(config: DictConfig) -> EvaluateConfig:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    missing = sorted(OmegaConf.missing_keys(config))
-    refuse(Problem(key, f"this key is required; set {key}=VALUE") for key in missing if "." not in key or not _only_refers(config, key))
+    """The config as plain values, with every reference resolved and no key left open."""
+    refuse(Problem(key, f"this key is required; set {key}=VALUE") for key in _missing(config))
     try:
         content = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -61,11 +62,13 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _only_refers(config: DictConfig, key: str) -> bool:
-    """Whether a key is missing only because another one, told already, is."""
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, parent)
-    return OmegaConf.is_interpolation(node, last)
+def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of keys that a config leaves to the user (`???`)."""
+    for key in config:
+        if OmegaConf.is_missing(config, key):
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_interpolation(config, str(key)) and isinstance(node := config._get_node(key), DictConfig):
+            yield from _missing(node, f"{prefix}{key}.")
 
 
 def _parsed(schema: type[M], content: dict[str, Any], *, components: Any) -> M:
@@ -122,17 +125,19 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
     if not run.dry_run and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
         if trainer.get("strategy") == "fsdp":
-            yield Problem("trainer", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu, with an adapter if need be")
+            yield Problem("trainer.strategy", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu")
     if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
         yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
     if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and not run.dry_run and not has_bfloat16("cuda"):
         yield Problem("precision", "this GPU does not multiply bfloat16; use 16-mixed or 32-true")
     if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
-        yield Problem("backbone.pooling", f"cls reads the first token, which sees nothing in the decoder {run.backbone.name}; use last_token")
+        yield Problem(
+            "backbone.pooling", f"cls reads the first token, which sees nothing in the decoder {run.backbone.name}; use last_token"
+        )
     if run.evaluation.selection_metric is not None and not run.evaluation.dev:
         yield Problem("evaluation.selection_metric", "selects by a dev metric, but evaluation.dev has no task; set it to null")
     if not method.trains and not (run.evaluation.dev or run.evaluation.test):
-        yield Problem("evaluation", f"{run.method.target} trains nothing and evaluation=none measures nothing; choose evaluation=sts|sample")
+        yield Problem("evaluation", "nothing is trained and nothing is measured; choose evaluation=sts or evaluation=sample")
     try:
         yield from method.problems(run)
     except EncoderError as error:

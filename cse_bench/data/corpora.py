@@ -1,11 +1,6 @@
-"""Corpora: where training sentences come from. A corpus yields lines and can say exactly what it is.
+"""Corpora: where training sentences come from. A corpus yields lines and can say exactly what it is."""
 
-    name            for tables and file names
-    lines()         the sentences, in file order
-    fingerprint()   SHA-256 (hex) that changes whenever `lines` would give something else
-    describe()      source, checksum and line count for the result
-"""
-
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -13,26 +8,30 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from cse_bench.data.packages import file_sha256
-from cse_bench.errors import DataError
+from cse_bench.errors import DataError, first_line
 
 EmptyLines = Literal["error", "skip", "keep"]
 
 
 class Corpus(Protocol):
-    """Anything that yields training sentences."""
+    """Anything that yields training sentences.
+
+    Attributes:
+        name: for tables and file names.
+    """
 
     name: str
 
     def lines(self) -> Iterator[str]:
-        """The sentences."""
+        """The sentences, in a fixed order."""
         ...
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what `lines` yields, or of what decides it."""
+        """A text that changes whenever `lines` would give something else; holds a SHA-256."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Source, checksum, counts."""
+        """Source and checksum, for the result."""
         ...
 
 
@@ -65,51 +64,65 @@ class TextFile:
         """The sentences, without line ends and surrounding space.
 
         Raises:
-            DataError: the file is missing, empty, not UTF-8, has an empty line, or not the expected length; with file and line.
+            DataError: with file and line: the file is missing, empty, not UTF-8, has an empty line, or not the
+                expected length.
         """
-        count = 0
+        count = found = 0
         try:
             with self.path.open("rb") as file:
                 for count, raw in enumerate(file, start=1):
                     line = self._decode(raw, count).strip()
+                    if not line and self.empty_lines == "error":
+                        raise DataError(
+                            f"{self.path}:{count}: empty line; remove it, or set data.corpus.empty_lines=skip|keep"
+                        )
                     if line or self.empty_lines == "keep":
+                        found += 1
                         yield line
-                    elif self.empty_lines == "error":
-                        raise DataError(f"{self.path}:{count}: empty line; remove it, or set data.corpus.empty_lines=skip|keep")
-        except FileNotFoundError:
-            raise DataError(f"{self.path}: no such file; data.path names a UTF-8 text file with one sentence a line") from None
-        except IsADirectoryError:
-            raise DataError(f"{self.path}: is a directory; data.path names a UTF-8 text file with one sentence a line") from None
-        except PermissionError:
-            raise DataError(f"{self.path}: cannot be read (permission denied)") from None
-        if count == 0:
-            raise DataError(f"{self.path}: the file is empty")
+        except OSError as error:
+            raise self._unreadable(error) from None
+        if found == 0:
+            raise DataError(f"{self.path}: the file {'is empty' if count == 0 else 'has nothing but empty lines'}")
         if self.num_lines is not None and count != self.num_lines:
             problem = "was it cut off?" if count < self.num_lines else "is it another file?"
-            raise DataError(f"{self.path}:{count}: the file has {count} lines, {self.num_lines} were expected; {problem}")
+            raise DataError(
+                f"{self.path}:{count}: the file has {count} lines, {self.num_lines} were expected; {problem}"
+            )
 
     def _decode(self, raw: bytes, number: int) -> str:
+        # Some editors begin a file with a byte order mark; it is no part of the first sentence.
+        text = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
         try:
-            return raw.decode("utf-8")
+            return text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{self.path}:{number}: byte {error.start + 1} of the line is not valid UTF-8 (0x{raw[error.start]:02x}); "
+                f"{self.path}:{number}: byte {error.start + 1} (0x{text[error.start]:02x}) of the line is not UTF-8; "
                 "convert the file, e.g. iconv -f latin1 -t utf-8, or was it cut off in the middle of a character?"
             ) from None
 
+    def _unreadable(self, error: OSError) -> DataError:
+        what = "data.path names a UTF-8 text file with one sentence a line"
+        if isinstance(error, FileNotFoundError):
+            return DataError(f"{self.path}: no such file; {what}")
+        if isinstance(error, IsADirectoryError):
+            return DataError(f"{self.path}: is a directory; {what}")
+        return DataError(f"{self.path}: cannot be read ({error.strerror}); {what}")
+
     def fingerprint(self) -> str:
-        """SHA-256 of the file's bytes and of how empty lines are read.
+        """SHA-256 of the file's bytes, and how empty lines are read.
 
         Raises:
-            DataError: the file is missing or has another checksum than `sha256`.
+            DataError: the file cannot be read or has another checksum than `sha256`.
         """
         if self._found_sha256 is None:
-            if not self.path.is_file():
-                next(self.lines())  # raises with the reason
-            self._found_sha256 = file_sha256(self.path)
+            try:
+                self._found_sha256 = file_sha256(self.path)
+            except OSError as error:
+                raise self._unreadable(error) from None
         if self.sha256 is not None and self._found_sha256 != self.sha256.lower():
             raise DataError(
-                f"{self.path}: sha256 is {self._found_sha256}, {self.sha256} was expected; the file is damaged, cut off or another one"
+                f"{self.path}: sha256 is {self._found_sha256}, {self.sha256} was expected; "
+                "the file is damaged, cut off or another one"
             )
         return f"{self._found_sha256}-{self.empty_lines}"
 
@@ -119,7 +132,7 @@ class TextFile:
 
 
 class HubFile(TextFile):
-    """A text file of a data set repository on the Hugging Face Hub, checked against the checksum the Hub declares for it.
+    """A text file of a data set on the Hugging Face Hub, checked against the checksum the Hub declares for it.
 
     Args:
         repo_id: `organisation/name` of the data set repository.
@@ -142,8 +155,9 @@ class HubFile(TextFile):
     ) -> None:
         self.repo_id, self.filename, self.revision = repo_id, filename, revision
         local = Path(data).expanduser() / "corpus" / filename if data else None
-        self._local = local if local and local.is_file() else None
-        super().__init__(path=str(self._local or filename), num_lines=num_lines, empty_lines=empty_lines)
+        self._is_local = local is not None and local.is_file()
+        self._is_fetched = False
+        super().__init__(path=str(local if self._is_local else filename), num_lines=num_lines, empty_lines=empty_lines)
 
     def lines(self) -> Iterator[str]:
         """As `TextFile.lines`, downloaded first if need be."""
@@ -157,27 +171,28 @@ class HubFile(TextFile):
 
     def describe(self) -> dict[str, Any]:
         """Repository, revision, file and checksum."""
-        place = {"source": "local copy"} if self._local else {"source": "hub", "repo_id": self.repo_id, "revision": self.revision}
-        return super().describe() | place
+        hub = {"source": "hub", "repo_id": self.repo_id, "revision": self.revision}
+        return super().describe() | ({"source": "local copy"} if self._is_local else hub)
 
     def _fetch(self) -> None:
-        if self.path.is_file():
+        if self._is_local or self._is_fetched:
             return
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-        place = {"repo_id": self.repo_id, "filename": self.filename, "repo_type": "dataset", "revision": self.revision}
         try:
-            self.path = Path(hf_hub_download(**place))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            path = hf_hub_download(self.repo_id, self.filename, repo_type="dataset", revision=self.revision)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:  # being offline is an OSError
             raise DataError(
                 f"{self.filename} is neither in paths.data (as corpus/{self.filename}) nor can it be had from the Hub "
-                f"({self.repo_id}): {str(error).strip().splitlines()[0]} To train without it: data=wikipedia_sample (package index) or "
+                f"({self.repo_id}): {first_line(error)} To train without it: data=wikipedia_sample (package index) or "
                 "data=text_file data.path=FILE"
             ) from error
+        self.path, self._is_fetched = Path(path), True
         try:
-            declared = get_hf_file_metadata(hf_hub_url(**place)).etag
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-            return  # offline with a file that the cache holds: it was checked when it came
+            url = hf_hub_url(self.repo_id, self.filename, repo_type="dataset", revision=self.revision)
+            declared = get_hf_file_metadata(url).etag
+        except (HfHubHTTPError, OSError):
+            return  # offline, with a file from the cache: its number of lines is still checked
         if declared and len(declared) == 64:  # large files are declared by their sha256, small ones by git's own hash
             self.sha256 = declared

@@ -1,4 +1,4 @@
-"""Length-sorted pieces: the rows of a step forwarded in groups of similar length, so that little of the work is padding.
+"""Length-sorted pieces: the rows of a step forwarded in groups of similar length, so that little work is padding.
 
 The loss sees all rows at once whatever the pieces, so the split changes the cost of a step and nothing else.
 """
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Pieces come in few shapes: kernels are prepared per shape (oneDNN compiles and caches them, torch.compile would too), and a new
-# shape in every step costs more than the padding it saves.
+# Pieces come in few shapes: kernels are prepared per shape (oneDNN compiles and caches them, torch.compile would too),
+# and a new shape in every step costs more than the padding it saves.
 _ROW_STEP = 16
 _LENGTH_STEP = 8
 
@@ -31,9 +31,9 @@ class Piece:
 def length_pieces(lengths: Tensor, *, overhead_tokens: int) -> list[Piece]:
     """Cuts the rows, sorted by length, into the pieces that cost least.
 
-    The cost of a piece is (rows * columns) + overhead_tokens: its padded tokens, and the fixed cost of one more forward and backward
-    expressed in tokens. Pieces end at multiples of 16 rows and have a multiple of 8 columns (or the longest row's length). Minimised
-    exactly, by dynamic programming over the possible cuts.
+    The cost of a piece is (rows * columns) + overhead_tokens: its padded tokens, and the fixed cost of one more forward
+    and backward expressed in tokens. Pieces end at multiples of 16 rows and have a multiple of 8 columns (or the
+    longest row's length). Minimised exactly, by dynamic programming over the possible cuts.
 
     Args:
         lengths: tokens of each row, (n,).

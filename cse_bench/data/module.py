@@ -38,7 +38,9 @@ class SentenceData(lightning.LightningDataModule):
         DataError: the corpus holds fewer sentences than one batch.
     """
 
-    def __init__(self, store: TokenStore, *, global_batch_size: int, seed: int, drop_last: bool, num_workers: int) -> None:
+    def __init__(
+        self, store: TokenStore, *, global_batch_size: int, seed: int, drop_last: bool, num_workers: int
+    ) -> None:
         super().__init__()
         if len(store) < global_batch_size:
             raise DataError(
@@ -52,7 +54,7 @@ class SentenceData(lightning.LightningDataModule):
         self.num_workers = num_workers
 
     def train_dataloader(self) -> DataLoader[TokenRows]:
-        """The batches of this rank. A resumed run goes on at the batch after its last one: the sampler follows the step count."""
+        """The batches of this rank; a resumed run goes on after its last one: the sampler follows the step count."""
         trainer = self.trainer
         assert trainer is not None
         sampler = GlobalBatchSampler(

@@ -10,12 +10,13 @@ from torch import Tensor
 class TokenRows:
     """Tokenised sentences, or several views of them, padded on the right to the longest row.
 
-    Shapes: n rows, l tokens. After `views`, n = v * b with view-major order: rows `[k * b, (k + 1) * b)` are view k of the b sentences.
+    Shapes: n rows, l tokens. After `views`, n = v * b with view-major order: rows `[k * b, (k + 1) * b)` are view k of
+    the b sentences.
 
     Attributes:
         ids: token ids, (n, l); the content beyond a row's length is padding.
-        lengths: number of real tokens of each row, (n,). Stays on the CPU, where the work is planned: reading it back from a GPU would
-            make every step wait.
+        lengths: number of real tokens of each row, (n,). Stays on the CPU, where the work is planned: reading it back
+            from a GPU would make every step wait.
         sentence: index of each row's sentence in the corpus, (n,).
         view: which view each row is, (n,).
         num_views: number of views, v.
@@ -49,7 +50,11 @@ class TokenRows:
         """The rows at `index` (on the CPU), cut to `length` columns (which must cover the longest of them)."""
         there = index.to(self.ids.device)
         return replace(
-            self, ids=self.ids[there, :length], lengths=self.lengths[index], sentence=self.sentence[there], view=self.view[there]
+            self,
+            ids=self.ids[there, :length],
+            lengths=self.lengths[index],
+            sentence=self.sentence[there],
+            view=self.view[there],
         )
 
     def mask(self) -> Tensor:

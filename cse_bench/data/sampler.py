@@ -1,4 +1,4 @@
-"""Which sentences make up which batch: decided by (seed, epoch, step) alone, whatever the number of ranks and workers."""
+"""Which sentences make up which batch: decided by (seed, epoch, step) alone, whatever the number of ranks."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,8 +9,9 @@ from torch.utils.data import Sampler
 class GlobalBatchSampler(Sampler[np.ndarray]):
     """Global batches of a shuffled corpus, of which every rank takes its slice.
 
-    Epoch e is the permutation drawn from (seed, e); global batch k is its k-th block of g sentences; rank r of w takes the r-th of w nearly
-    equal parts of the block. So the union over ranks is the same batch for any w, and a run can go on at any step.
+    Epoch e is the permutation drawn from (seed, e); global batch k is its k-th block of g sentences; rank r of w takes
+    the r-th of w nearly equal parts of the block. So the union over ranks is the same batch for any w, and a run can go
+    on at any step. One exception: a last block with fewer sentences than ranks is left out, as `drop_last` would.
 
     Args:
         num_sentences: size of the corpus.
@@ -19,7 +20,8 @@ class GlobalBatchSampler(Sampler[np.ndarray]):
         rank: r.
         world_size: w.
         drop_last: leave out the smaller last block of an epoch.
-        position: gives the optimiser steps taken so far, over all epochs; asked at the start of every pass, which goes on from there.
+        position: gives the optimiser steps taken so far, over all epochs; asked at the start of every pass, which goes
+            on from there.
     """
 
     def __init__(

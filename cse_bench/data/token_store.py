@@ -1,15 +1,14 @@
 """The token store: a corpus tokenised once, on disk, memory-mapped. A million sentences cost their pages, not RAM.
 
-    tokens.bin      token ids of all rows back to back, uint16 or uint32
-    offsets.npy     int64, n + 1: row i is tokens[offsets[i]:offsets[i + 1]]
-    store.json      what it was made from; written last, so that a directory without it is not a store
+* `tokens.bin`: token ids of all rows back to back, uint16 or uint32
+* `offsets.npy`: int64, n + 1; row i is `tokens[offsets[i]:offsets[i + 1]]`
+* `store.json`: what it was made from; written last, so that a directory without it is not a store
 """
 
 import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -35,19 +34,24 @@ class TokenStore:
         directory: a finished store.
 
     Raises:
-        DataError: its files do not have the sizes its description states.
+        DataError: its files are not those its description states.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.description: dict[str, Any] = json.loads((directory / "store.json").read_text())
-        tokens = directory / "tokens.bin"
-        dtype = np.dtype(self.description["dtype"])
-        expected = self.description["num_tokens"] * dtype.itemsize
-        if not tokens.is_file() or tokens.stat().st_size != expected:
-            raise DataError(f"{tokens} is damaged: {expected} bytes were written; delete {directory} and run again")
-        self._tokens = np.memmap(tokens, dtype=dtype, mode="r")
-        self._offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+        try:
+            self.description: dict[str, Any] = json.loads((directory / "store.json").read_text())
+            self._tokens = np.memmap(directory / "tokens.bin", dtype=self.description["dtype"], mode="r")
+            self._offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+            is_whole = len(self._tokens) == self.num_tokens and len(self._offsets) == len(self) + 1
+        except (OSError, ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise DataError(f"the token store {directory} is damaged; delete it and run again")
+
+    def __reduce__(self) -> tuple[type["TokenStore"], tuple[Path]]:
+        """A worker process maps the files itself; numpy would send it a copy of all tokens."""
+        return TokenStore, (self.directory,)
 
     def __len__(self) -> int:
         return int(self.description["num_rows"])
@@ -110,7 +114,9 @@ def token_store(
             if not (directory / "store.json").is_file():
                 _build(corpus, tokenizer, max_length=max_length, directory=directory, key=key, on_progress=on_progress)
     except OSError as error:
-        raise DataError(f"the token store cannot be written under {cache} ({error}); set paths.cache to a folder with space") from error
+        raise DataError(
+            f"the token store cannot be written under {cache} ({error}); set paths.cache to a folder with space"
+        ) from error
     return TokenStore(directory)
 
 
@@ -123,8 +129,11 @@ def _build(
     key: dict[str, Any],
     on_progress: Callable[[int], None] | None,
 ) -> None:
-    dtype = np.dtype(np.uint16 if len(tokenizer.tokenizer) <= np.iinfo(np.uint16).max + 1 else np.uint32)
-    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    largest = max(tokenizer.tokenizer.get_vocab().values())
+    dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+    # Always of the same name, so that what a killed process left is overwritten.
+    temporary = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         lengths: list[np.ndarray] = []
@@ -139,7 +148,8 @@ def _build(
                     on_progress(done)
         offsets = np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64)
         np.save(temporary / "offsets.npy", offsets)
-        description = {**key, "name": corpus.name, "dtype": dtype.name, "num_rows": done, "num_tokens": int(offsets[-1])}
+        counts = {"num_rows": done, "num_tokens": int(offsets[-1])}
+        description = {**key, "name": corpus.name, "dtype": dtype.name, **counts}
         (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
         shutil.rmtree(directory, ignore_errors=True)
         os.rename(temporary, directory)

@@ -1,0 +1,1 @@
+"""Encoders: registry, weights, pooling, prompts, adapters, saving and loading."""

@@ -1,6 +1,11 @@
 """Adapters: low-rank updates of frozen weights, through PEFT."""
 
-import torch
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cse_bench.config.schema import LoraAdapter
@@ -13,20 +18,50 @@ def require_peft() -> None:
         import peft  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "backbone.adapter needs the package peft: pip install 'cse_bench[llm]', or train all weights with backbone.adapter=null"
+            "backbone.adapter needs the package peft: pip install 'cse_bench[llm]', "
+            "or train all weights with backbone.adapter=null"
         ) from error
 
 
-def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> torch.nn.Module:
+def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> nn.Module:
     """The body with its weights frozen and low-rank updates added (Hu et al. 2021, arXiv 2106.09685).
 
-    The update starts at zero (B = 0), so the embeddings are those of the body until the first step. Adapter weights are kept in
-    fp32 whatever the body's dtype (PEFT's `autocast_adapter_dtype`).
+    The update starts at zero (B = 0), so the embeddings are those of the body until the first step. Adapter weights are
+    kept in fp32 whatever the body's dtype (PEFT's `autocast_adapter_dtype`).
     """
     require_peft()
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=adapter.target_modules, bias="none"
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # only ever divided by r
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        bias="none",
     )
-    return get_peft_model(body, config)
+    with _quiet_peft():
+        return get_peft_model(body, config)
+
+
+def load_lora(body: PreTrainedModel, directory: Path) -> nn.Module:
+    """The body with the low-rank updates saved in `directory`."""
+    require_peft()
+    from peft import PeftModel
+
+    with _quiet_peft():
+        return PeftModel.from_pretrained(body, str(directory))
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Without the warnings that are between PEFT and Transformers, and those about what PEFT then does right."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)  # GPT-2
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+def state_without_lora(body: nn.Module) -> dict[str, Tensor]:
+    """The weights of a body that carries low-rank updates, under the names they have without them."""
+    state = {name: tensor for name, tensor in body.state_dict().items() if ".lora_" not in name}
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}

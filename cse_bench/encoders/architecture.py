@@ -1,23 +1,35 @@
-"""Architectures: from a registry entry to a Transformers config, and what can be told from it before any weights are loaded."""
+"""Architectures: from a registry entry to a Transformers config, and what it tells before any weights are loaded."""
 
+import inspect
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from cse_bench.config.messages import nearest
 from cse_bench.config.schema import Backbone
-from cse_bench.errors import EncoderError
+from cse_bench.errors import EncoderError, first_line
 
 # The names under which Transformers configs keep dropout probabilities that act in the body.
 _DROPOUT_KEYS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "dropout",
+    "hidden_dropout",
     "attention_dropout",
+    "activation_dropout",
     "resid_pdrop",
     "embd_pdrop",
     "attn_pdrop",
     "embedding_dropout",
     "mlp_dropout",
+)
+
+# RoBERTa and its kin number positions from the padding id + 1: their position table is longer than their longest input.
+_POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"}
+    | {"mpnet", "longformer", "luke", "lilt", "ibert"}
 )
 
 
@@ -33,14 +45,26 @@ def architecture_config(backbone: Backbone) -> PretrainedConfig:
         return load_config(str(backbone.path), trust_remote_code=backbone.trust_remote_code)
     if backbone.architecture is None:
         raise EncoderError(
-            f"backbone={backbone.name} describes no architecture, so nothing can be planned before its config is downloaded; "
-            "give backbone.architecture or use a named entry"
+            f"backbone={backbone.name} describes no architecture, so nothing can be planned before its config is "
+            "downloaded; give backbone.architecture or use a named entry"
         )
     sizes = dict(backbone.architecture)
+    kind = sizes.pop("model_type", None)
+    if kind is None:
+        raise EncoderError(f"backbone.architecture of {backbone.name} names no model_type, e.g. bert")
     try:
-        return AutoConfig.for_model(sizes.pop("model_type"), **sizes)
-    except (KeyError, ValueError, TypeError) as error:
-        raise EncoderError(f"backbone.architecture of {backbone.name} is not one Transformers can build: {error}") from error
+        known = AutoConfig.for_model(kind)
+        # Transformers keeps any key it is given: a misspelt one would leave the size it means at its default.
+        for key in sizes:
+            if not hasattr(known, key):
+                raise EncoderError(
+                    f"backbone.architecture.{key}: '{kind}' has no such key{nearest(key, known.to_dict())}"
+                )
+        return AutoConfig.for_model(kind, **sizes)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise EncoderError(
+            f"backbone.architecture of {backbone.name} is not one Transformers can build: {first_line(error)}"
+        ) from error
 
 
 def load_config(path: str, *, trust_remote_code: bool, revision: str | None = None) -> PretrainedConfig:
@@ -51,12 +75,8 @@ def load_config(path: str, *, trust_remote_code: bool, revision: str | None = No
     """
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, revision=revision or "main")
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"no model config at '{path}': {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise EncoderError(f"no model config at '{path}': {first_line(error)}") from error
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
@@ -72,36 +92,30 @@ def dropout_probabilities(config: PretrainedConfig) -> dict[str, float]:
     return {key: float(value) for key, value in found.items() if isinstance(value, int | float)}
 
 
-def body_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """The class of the model without any head.
-
-    Raises:
-        EncoderError: Transformers has no such model.
-    """
-    try:
-        return AutoModel._model_mapping[type(config)]
-    except KeyError as error:
-        raise EncoderError(f"Transformers has no base model for '{config.model_type}'") from error
-
-
 def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
     """The arguments that leave out a pretrained pooler (BERT, RoBERTa), which no method here reads."""
-    import inspect
-
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(body_class(config).__init__).parameters else {}
+    if type(config) not in AutoModel._model_mapping:  # a model that comes with its own code
+        return {}
+    body: Any = AutoModel._model_mapping[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(body).parameters else {}
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
     """Whether attention is causal, told from the model's type (as listed by Transformers) and the config's own flag."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    kind = config.model_type
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return causal or bool(getattr(config, "is_decoder", False))
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """The position id of a row's first token."""
+    if config.model_type not in _POSITIONS_AFTER_PADDING:
+        return 0
+    padding = getattr(config, "pad_token_id", None)
+    return (1 if padding is None else int(padding)) + 1
 
 
 def max_positions(config: PretrainedConfig) -> int:
     """The longest row the body takes, in tokens, special ones included."""
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 512
-    # RoBERTa numbers positions from padding_idx + 1, so its table is two rows longer than its longest input.
-    offset = 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
-    return int(limit) - offset
+    return int(limit) - first_position(config)

@@ -1,4 +1,4 @@
-"""The encoder: body, tokenizer, pooling and prompt as one thing, so that none of them can be lost or swapped on the way."""
+"""The encoder: body, tokenizer, pooling and prompt as one thing, so that none of them is lost or swapped on the way."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from cse_bench.config.schema import Backbone
 from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.encoders.adapters import add_lora
-from cse_bench.encoders.architecture import is_decoder, max_positions
+from cse_bench.encoders.architecture import first_position, is_decoder, max_positions
 from cse_bench.encoders.pooling import POOLING
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.encoders.weights import load_body
 from cse_bench.errors import EncoderError
-
 
 _TOKENISE_AT_ONCE = 4096  # sentences; bounds the memory of the tokenizer's intermediate objects
 
@@ -26,12 +25,15 @@ class Encoder(nn.Module):
     """A pretrained body with the pooling that reads a sentence vector off its token states.
 
     Args:
-        body: a Transformers model without head.
+        body: a Transformers model without head, or one with an adapter.
         tokenizer: sentences to token ids, prompt included.
         pooling: `cls`, `mean`, `first_last_mean` or `last_token`.
         padding_side: `right` or `left`; decides no embedding.
         family: `encoder` (bidirectional) or `decoder` (causal).
         provenance: where the weights come from, for the result.
+
+    Raises:
+        EncoderError: a pooling or padding side that this body cannot have.
     """
 
     def __init__(
@@ -46,24 +48,29 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if pooling == "cls" and family == "decoder":
-            raise EncoderError("pooling=cls reads the first token, which in a causal model has seen nothing; use last_token or mean")
+            raise EncoderError(
+                "pooling=cls reads the first token, which in a causal model has seen nothing; use last_token or mean"
+            )
         self.body = body
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.padding_side = padding_side
         self.family = family
         self.provenance = provenance or {}
-        accepted = inspect.signature(self._plain_body().forward).parameters
-        self._takes_positions = family == "decoder" and "position_ids" in accepted
-        self._takes_cache = "use_cache" in accepted
+        accepted = inspect.signature(self.plain_body.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._takes_cache = family == "decoder" and "use_cache" in accepted
 
-    def _plain_body(self) -> nn.Module:
-        return self.body.get_base_model() if hasattr(self.body, "get_base_model") else self.body
+    @property
+    def plain_body(self) -> PreTrainedModel:
+        """The Transformers model itself; with an adapter, the one that carries its layers."""
+        body: Any = self.body
+        return body.get_base_model() if hasattr(body, "get_base_model") else body
 
     @property
     def config(self) -> PretrainedConfig:
         """The body's Transformers config."""
-        return self._plain_body().config
+        return self.plain_body.config
 
     @property
     def width(self) -> int:
@@ -84,10 +91,10 @@ class Encoder(nn.Module):
             with_first: also return the output of layer 1 (`hidden_states[1]`).
         """
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if self._takes_positions:
-            # GPT-2 counts positions from the left edge, padding included, unless it is told otherwise.
-            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        if self._takes_cache and self.family == "decoder":
+        if self._takes_positions and self.padding_side == "left":
+            # GPT-2 and BERT count positions from the left edge, padding included, unless they are told otherwise.
+            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0) + first_position(self.config)
+        if self._takes_cache:
             arguments["use_cache"] = False
         output = self.body(**arguments, output_hidden_states=with_first)
         return output.last_hidden_state, output.hidden_states[1] if with_first else None
@@ -98,7 +105,9 @@ class Encoder(nn.Module):
         last, first = self.states(ids, mask, with_first=self.pooling == "first_last_mean")
         return POOLING[self.pooling](last, first, mask)
 
-    def encode(self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None) -> np.ndarray:
+    def encode(
+        self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None
+    ) -> np.ndarray:
         """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`."""
         return encode_sentences(self, self, self.tokenizer, sentences, batch_tokens=batch_tokens, max_length=max_length)
 
@@ -125,8 +134,10 @@ def encode_sentences(
         on_progress: called with the number of sentences done after each forward.
 
     Returns:
-        float32 array, (n, d).
+        float32 array, (n, d); (0, 0) for no sentences, of which no module tells its width.
     """
+    if isinstance(sentences, str):
+        raise TypeError("encode takes a list of sentences; a string would be read as a list of letters")
     tokens: list[list[int]] = []
     for start in range(0, len(sentences), _TOKENISE_AT_ONCE):
         tokens += tokenizer(sentences[start : start + _TOKENISE_AT_ONCE], max_length=max_length)
@@ -159,18 +170,20 @@ def build_encoder(backbone: Backbone) -> Encoder:
 
     Raises:
         EncoderError: the weights cannot be loaded, or do not fit the entry.
+        DataError: they come from a package that is missing or not the one named.
     """
     body, tokenizer, provenance = load_body(backbone)
-    family = backbone.family or ("decoder" if is_decoder(body.config) else "encoder")
-    sentence_tokenizer = SentenceTokenizer(tokenizer, prompt=backbone.prompt, max_positions=max_positions(body.config))
-    module: nn.Module = add_lora(body, backbone.adapter) if backbone.adapter else body
+    family = "decoder" if is_decoder(body.config) else "encoder"
+    if backbone.family not in (None, family):
+        raise EncoderError(
+            f"backbone={backbone.name} says family={backbone.family}, but its model ('{body.config.model_type}') is "
+            f"{'causal' if family == 'decoder' else 'bidirectional'}; set backbone.family={family}"
+        )
     return Encoder(
-        module,
-        sentence_tokenizer,
+        add_lora(body, backbone.adapter) if backbone.adapter else body,
+        SentenceTokenizer(tokenizer, prompt=backbone.prompt, max_positions=max_positions(body.config)),
         pooling=backbone.pooling,
         padding_side=backbone.padding_side,
         family=family,
         provenance=provenance,
     )
-
-

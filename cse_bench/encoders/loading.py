@@ -1,18 +1,18 @@
-"""Any encoder by one name: a run directory, a saved encoder, a sentence-transformers or Transformers directory, or a Hub id."""
+"""Any encoder by one name: a run, a saved encoder, a sentence-transformers or Transformers directory, or a Hub id."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from cse_bench.config.schema import Backbone
-from cse_bench.encoders.architecture import is_decoder, load_config
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
 from cse_bench.encoders.encoder import Encoder, build_encoder
-from cse_bench.errors import EncoderError
+from cse_bench.errors import EncoderError, first_line
 
+# How sentence-transformers names what a pooling layer does: in older files flags, in newer ones a word.
 _ST_POOLING = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean", "lasttoken": "last_token"}
 
 
@@ -28,8 +28,9 @@ def open_encoder(
 ) -> Encoder:
     """Opens an encoder the way it was made to be used.
 
-    A directory that says how its vectors are read (a run, a saved encoder, sentence-transformers) decides pooling and prompt itself, and a
-    contradicting argument is refused. A plain Transformers model does not say, so `pooling` is then required.
+    A directory that says how its vectors are read (a run, a saved encoder, sentence-transformers) decides pooling and
+    prompt itself, and a contradicting argument is refused. A plain Transformers model does not say, so `pooling` is
+    then required.
 
     Args:
         model: run directory, local directory or Hub id.
@@ -43,41 +44,38 @@ def open_encoder(
     Raises:
         EncoderError: nothing there, or asked for in a way it was not trained.
     """
-    directory = Path(model)
-    if (directory / "results.json").is_file() and not is_saved_encoder(directory):
-        if not is_saved_encoder(directory / "model"):
-            raise EncoderError(f"the run '{model}' has no saved encoder in {directory / 'model'}: it did not finish, or trained nothing")
-        directory = directory / "model"
-    if is_saved_encoder(directory):
-        encoder = load_encoder(directory)
-        for name, given, saved in (
-            ("pooling", pooling, encoder.pooling),
-            ("prompt", prompt, encoder.tokenizer.prompt),
-            ("padding_side", padding_side, encoder.padding_side),
-        ):
-            if given is not None and given != saved:
-                raise EncoderError(f"'{model}' was trained with {name}={saved} and is only evaluated so; leave out {name}={given}")
-        return encoder
+    directory = Path(model).expanduser()
     if not directory.is_dir():
         directory = _download(model)
+    saved = _saved_encoder(directory)
+    if saved is not None:
+        encoder = load_encoder(saved, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        made = {
+            "pooling": encoder.pooling,
+            "prompt": encoder.tokenizer.prompt,
+            "padding_side": encoder.padding_side,
+        }
+        _refuse_contradictions(model, made, pooling=pooling, prompt=prompt, padding_side=padding_side)
+        return encoder
     stated: dict[str, Any] = {}
     if (directory / "modules.json").is_file():
         stated = _sentence_transformers(directory)
         directory = stated.pop("directory")
+        _refuse_contradictions(model, stated, pooling=pooling, prompt=prompt)
     if not (directory / "config.json").is_file():
-        raise EncoderError(f"'{model}' is not a model directory: no config.json, modules.json, results.json or sentence_encoder.json")
-    for name, given in (("pooling", pooling), ("prompt", prompt)):
-        if given is not None and name in stated and given != stated[name]:
-            raise EncoderError(f"'{model}' states {name}={stated[name]} itself; leave out {name}={given}")
+        raise EncoderError(
+            f"'{model}' is not a model directory: no config.json, modules.json, results.json or sentence_encoder.json"
+        )
     pooling = stated.get("pooling", pooling)
     if pooling is None:
-        raise EncoderError(f"'{model}' does not say how its sentence vector is read; add pooling=cls|mean|first_last_mean|last_token")
-    config = load_config(str(directory), trust_remote_code=trust_remote_code)
-    family = "decoder" if is_decoder(config) else "encoder"
+        raise EncoderError(
+            f"'{model}' does not say how its sentence vector is read; "
+            "add pooling=cls|mean|first_last_mean|last_token, as it was trained"
+        )
     encoder = build_encoder(
         Backbone(
-            name=Path(model).name,
-            family=family,
+            name=directory.resolve().name,
+            family=None,
             source="local",
             hub_id=None,
             revision=None,
@@ -94,57 +92,94 @@ def open_encoder(
             architecture=None,
         )
     )
-    if limit := stated.get("max_positions"):
-        encoder.tokenizer.max_positions = min(limit, encoder.tokenizer.max_positions)
+    limit = stated.get("max_positions", encoder.tokenizer.max_positions)
+    encoder.tokenizer.max_positions = min(limit, encoder.tokenizer.max_positions)
     encoder.provenance = {"source": "model", "model": model}
     return encoder.eval()
 
 
+def _saved_encoder(directory: Path) -> Path | None:
+    """The saved encoder that is `directory`, or that the run in it left; None where there is neither.
+
+    Raises:
+        EncoderError: a run without a saved encoder.
+    """
+    for candidate in (directory, directory / "model"):
+        if is_saved_encoder(candidate):
+            return candidate
+    if (directory / "results.json").is_file():
+        raise EncoderError(
+            f"the run '{directory}' has no saved encoder ({directory / 'model'}): it did not finish or trained nothing"
+        )
+    return None
+
+
+def _refuse_contradictions(model: str, stated: dict[str, Any], **given: str | None) -> None:
+    for name, value in given.items():
+        if value is not None and name in stated and value != stated[name]:
+            raise EncoderError(
+                f"'{model}' was made with {name}={stated[name]} and is only evaluated so; leave out {name}={value}"
+            )
+
+
 def _download(model: str) -> Path:
     """A Hub model as a local directory; only configs, tokenizers and weights are fetched."""
+    files = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        directory = Path(snapshot_download(model, allow_patterns=files))
+        if not any(directory.rglob("*.safetensors")):
+            # Many published SimCSE-like models predate safetensors; Transformers reads these with `weights_only`.
+            directory = Path(snapshot_download(model, allow_patterns=[*files, "pytorch_model*.bin"]))
+        return directory
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
         raise EncoderError(
-            f"model='{model}' is neither a directory here nor a model that the Hub gives: {str(error).strip().splitlines()[0]}"
+            f"model='{model}' is neither a directory here nor a model that the Hub gives: {first_line(error)}"
         ) from error
 
 
 def _sentence_transformers(directory: Path) -> dict[str, Any]:
-    """Pooling, prompt and length limit of a sentence-transformers directory.
+    """Pooling, prompt and length limit of a sentence-transformers directory, and where its Transformers model is.
 
     Raises:
         EncoderError: it holds a module other than Transformer, Pooling and Normalize, which would change the vectors.
     """
     stated: dict[str, Any] = {"directory": directory}
-    for module in json.loads((directory / "modules.json").read_text()):
+    for module in _read_json(directory / "modules.json"):
         kind = module["type"].rpartition(".")[2]
         folder = directory / module["path"]
         if kind == "Transformer":
             stated["directory"] = folder
-            for name in ("sentence_bert_config.json", "config.json"):
-                limit = json.loads((folder / name).read_text()).get("max_seq_length") if (folder / name).is_file() else None
-                if limit:
+            # sentence_bert_config.json; in the oldest ones sentence_roberta_config.json and so on
+            for settings in sorted(folder.glob("sentence_*_config.json")):
+                if limit := _read_json(settings).get("max_seq_length"):
                     stated["max_positions"] = int(limit)
-                    break
         elif kind == "Pooling":
             stated["pooling"] = _st_pooling(folder / "config.json")
         elif kind != "Normalize":  # Normalize scales vectors to length 1, which no cosine sees
-            raise EncoderError(f"'{directory}' has a sentence-transformers module '{kind}', which cse_bench cannot apply")
+            raise EncoderError(
+                f"'{directory}' has a sentence-transformers module '{kind}', which cse_bench cannot apply"
+            )
     settings = directory / "config_sentence_transformers.json"
     if settings.is_file():
-        content = json.loads(settings.read_text())
+        content = _read_json(settings)
         if name := content.get("default_prompt_name"):
             stated["prompt"] = content["prompts"][name] + "{sentence}"
     return stated
 
 
 def _st_pooling(path: Path) -> str:
-    content = json.loads(path.read_text())
-    modes = content.get("pooling_mode") or [
-        key.removeprefix("pooling_mode_") for key, value in content.items() if key.startswith("pooling_mode_") and value is True
-    ]
-    modes = [modes] if isinstance(modes, str) else modes
+    content = _read_json(path)
+    prefix = "pooling_mode_"
+    flags = [key.removeprefix(prefix) for key, value in content.items() if key.startswith(prefix) and value is True]
+    stated = content.get("pooling_mode") or flags
+    modes = [stated] if isinstance(stated, str) else stated
     if len(modes) != 1 or modes[0] not in _ST_POOLING:
         raise EncoderError(f"{path}: pooling {modes} is not one of {', '.join(sorted(set(_ST_POOLING.values())))}")
     return _ST_POOLING[modes[0]]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} is missing or damaged: {first_line(error)}") from error

@@ -6,29 +6,31 @@ Shapes: b sentences, l tokens (padded), d width. `mask` is the attention mask, 1
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+States = Float[Tensor, "b l d"]
+Mask = Int[Tensor, "b l"]
+Vectors = Float[Tensor, "b d"]
 
-def _take(states: Tensor, position: Tensor) -> Tensor:
-    return states[torch.arange(states.shape[0], device=states.device), position]
 
-
-def cls(last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
-    """The state of the first real token, before any pretrained pooler. (b, l, d) -> (b, d).
+def cls(last: States, first: States | None, mask: Mask) -> Vectors:
+    """The state of the first real token, before any pretrained pooler.
 
     Gao et al. 2021 (arXiv 2104.08821) call it `cls_before_pooler`.
     """
-    return _take(last, mask.long().argmax(dim=1))
+    return _take(last, mask.argmax(dim=1))
 
 
-def mean(last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
-    """The mean over real tokens of the last layer. (b, l, d) -> (b, d)."""
-    weights = mask.unsqueeze(-1).to(last.dtype)
-    return (last * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+def mean(last: States, first: States | None, mask: Mask) -> Vectors:
+    """The mean over real tokens of the last layer."""
+    real = mask.bool().unsqueeze(-1)
+    # Filled, not multiplied by zero: a kernel may leave NaN where a padding token attends to nothing.
+    return last.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
 
-def first_last_mean(last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
-    """The mean over real tokens of the average of layer 1 and the last layer. (b, l, d) -> (b, d).
+def first_last_mean(last: States, first: States | None, mask: Mask) -> Vectors:
+    """The mean over real tokens of the average of layer 1 and the last layer.
 
     `first` is the output of the first transformer layer (`hidden_states[1]`). SimCSE's code took the embedding layer
     (`hidden_states[0]`) until January 2022, and so do the numbers printed in table 5 of the paper.
@@ -37,10 +39,13 @@ def first_last_mean(last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
     return mean((first + last) / 2, None, mask)
 
 
-def last_token(last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
-    """The state of the last real token: the only one of a causal model that has seen the whole sentence. (b, l, d) -> (b, d)."""
-    length = mask.shape[1]
-    return _take(last, length - 1 - mask.long().flip(dims=(1,)).argmax(dim=1))
+def last_token(last: States, first: States | None, mask: Mask) -> Vectors:
+    """The state of the last real token: the only one of a causal model that has seen the whole sentence."""
+    return _take(last, mask.shape[1] - 1 - mask.flip(dims=(1,)).argmax(dim=1))
+
+
+def _take(states: States, position: Int[Tensor, " b"]) -> Vectors:
+    return states[torch.arange(states.shape[0], device=states.device), position]
 
 
 POOLING: dict[str, Callable[[Tensor, Tensor | None, Tensor], Tensor]] = {

@@ -1,4 +1,4 @@
-"""Sentences to token ids: prompt, truncation of the sentence (never of the prompt), special tokens as the tokenizer adds them."""
+"""Sentences to token ids: prompt, truncation of the sentence (never of the prompt), the tokenizer's special tokens."""
 
 import hashlib
 import json
@@ -8,8 +8,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cse_bench.errors import EncoderError
-
-_NO_LIMIT = 10**9
 
 
 class SentenceTokenizer:
@@ -37,41 +35,76 @@ class SentenceTokenizer:
     def __call__(self, sentences: Sequence[str], *, max_length: int | None) -> list[list[int]]:
         """Token ids of each sentence, special tokens included.
 
-        Without a prompt, `max_length` counts all tokens of a row. With a prompt it counts the sentence's own tokens: the sentence is cut,
-        put into the prompt, and the prompt stays whole (a cut prompt would read the vector off a sentence token).
+        Without a prompt, `max_length` counts all tokens of a row. With a prompt it counts those of the sentence, which
+        is cut and put into the prompt; the prompt stays whole (a cut prompt would read the vector off a sentence
+        token). Either way a sentence is cut where its row would exceed what the model takes.
 
         Raises:
-            EncoderError: a row has no tokens, or its prompt does not fit the model.
+            EncoderError: a row has no tokens, or the prompt alone does not fit the model.
         """
         # An empty field becomes a single space, as in the official SimCSE loader.
-        texts = [sentence if sentence else " " for sentence in sentences]
+        texts = [sentence or " " for sentence in sentences]
         if self.prompt is None:
-            rows = self._ids(texts, max_length=min(max_length or _NO_LIMIT, self.max_positions), special_tokens=True)
+            limit = self.max_positions if max_length is None else min(max_length, self.max_positions)
+            rows = self._ids(texts, max_length=limit)
         else:
-            if max_length is not None:
-                cut = self._ids(texts, max_length=max_length, special_tokens=False)
-                texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in cut]
-            before, after = self.prompt.split("{sentence}")
-            rows = self._ids([f"{before}{text}{after}" for text in texts], max_length=_NO_LIMIT, special_tokens=True)
-            for sentence, ids in zip(sentences, rows, strict=True):
-                if len(ids) > self.max_positions:
-                    raise EncoderError(
-                        f"a sentence with its prompt has {len(ids)} tokens and the model takes {self.max_positions}; "
-                        f"shorten it or set a max_length: '{sentence[:60]}...'"
-                    )
+            room = self._room(self.prompt)
+            texts = self._cut(texts, max_length=room if max_length is None else min(max_length, room))
+            rows = self._ids([self.prompt.replace("{sentence}", text) for text in texts])
         for sentence, ids in zip(sentences, rows, strict=True):
             if not ids:
                 raise EncoderError(f"the tokenizer gives no token for {sentence!r}; remove that sentence")
+            if len(ids) > self.max_positions:
+                raise EncoderError(
+                    f"a sentence with its prompt has {len(ids)} tokens and the model takes {self.max_positions}; "
+                    f"set a smaller max_length: '{sentence[:60]}...'"
+                )
         return rows
 
-    def _ids(self, texts: list[str], *, max_length: int, special_tokens: bool) -> list[list[int]]:
+    def _room(self, prompt: str) -> int:
+        """How many tokens of a sentence fit into the model beside the prompt."""
+        before, after = prompt.split("{sentence}")
+        parts = self._ids([before, after], special_tokens=False)
+        special = self.tokenizer.num_special_tokens_to_add(pair=False)
+        room = self.max_positions - special - sum(len(part) for part in parts)
+        if room < 1:
+            raise EncoderError(
+                f"the prompt leaves no room: the model takes {self.max_positions} tokens; shorten '{prompt}'"
+            )
+        return room
+
+    def _cut(self, texts: list[str], *, max_length: int) -> list[str]:
+        """Texts cut to `max_length` of their own tokens; shorter ones stay as they are, to the letter."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_offsets_mapping=self.tokenizer.is_fast,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        cut = []
+        for index, text in enumerate(texts):
+            ids = encoded["input_ids"][index]
+            if len(ids) <= max_length:
+                cut.append(text)
+            elif self.tokenizer.is_fast:
+                offsets = encoded["offset_mapping"][index]
+                # A character can be several tokens; the cut never falls inside one.
+                cut.append(text[: min(offsets[max_length - 1][1], offsets[max_length][0])])
+            else:
+                cut.append(str(self.tokenizer.decode(ids[:max_length], skip_special_tokens=True)))
+        return cut
+
+    def _ids(self, texts: list[str], *, max_length: int | None = None, special_tokens: bool = True) -> list[list[int]]:
         if not texts:
             return []
         encoded = self.tokenizer(
             texts,
             add_special_tokens=special_tokens,
-            truncation=max_length < _NO_LIMIT,
-            max_length=max_length if max_length < _NO_LIMIT else None,
+            truncation=max_length is not None,
+            max_length=max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
@@ -102,16 +135,19 @@ def byte_tokenizer(*, vocab_size: int, decoder: bool) -> PreTrainedTokenizerFast
     Raises:
         EncoderError: the model's vocabulary is too small.
     """
-    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < len(special) + len(alphabet):
-        raise EncoderError(f"random weights use a byte tokenizer, which needs vocab_size >= 260; this architecture has {vocab_size}")
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    needed = len(names) + len(alphabet)
+    if vocab_size < needed:
+        raise EncoderError(
+            f"random weights use a byte tokenizer, which needs vocab_size >= {needed}; here it is {vocab_size}"
+        )
+    vocabulary = {token: index for index, token in enumerate([*names.values(), *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    template = "<s> $A" if decoder else "<s> $A </s>"
-    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", cls_token="<s>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A" if decoder else "<s> $A </s>",
+        special_tokens=[(token, vocabulary[token]) for token in ("<s>", "</s>")],
     )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token=names["bos_token"], **names)

@@ -1,0 +1,1 @@
+"""Evaluation: tasks, metrics, and the callback that runs them during training."""

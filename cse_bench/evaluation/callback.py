@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from cse_bench.errors import TrainingError
 from cse_bench.evaluation.suite import Evaluator
@@ -13,10 +14,12 @@ from cse_bench.training.cost import CostMeter
 
 
 class EvaluationCallback(lightning.Callback):
-    """Evaluates the dev tasks every `every_steps` optimiser steps and calls `save` whenever the selection metric is strictly best.
+    """Evaluates the dev tasks every `every_steps` optimiser steps and saves whenever the selection metric is best.
 
-    As in the official SimCSE trainer: nothing is evaluated at step 0, the first of equal scores is kept, and the last step counts only
-    when it is a multiple of the interval (unless `at_last_step`). A metric that is NaN (a collapsed encoder) never wins.
+    As in the official SimCSE trainer: nothing is evaluated at step 0, only a strictly better score is saved (the first
+    of equal ones is kept), and the last step counts only when it is a multiple of the interval (unless `at_last_step`).
+    A metric that is NaN (a collapsed encoder) never wins. Training goes on as if nothing had been evaluated: the random
+    generators are put back.
 
     Args:
         tasks: dev tasks; never a test split.
@@ -58,7 +61,7 @@ class EvaluationCallback(lightning.Callback):
         last = self.at_last_step and step >= trainer.estimated_stepping_batches
         if not self.tasks or (step % self.every_steps and not last):
             return
-        with self.cost.evaluating():
+        with self.cost.evaluating(), isolate_rng():
             self._evaluate(trainer, step)
         trainer.strategy.barrier()  # ranks wait for the one that evaluates
 
@@ -72,7 +75,8 @@ class EvaluationCallback(lightning.Callback):
             return
         if self.selection_metric not in self.latest:
             raise TrainingError(
-                f"evaluation.selection_metric='{self.selection_metric}' is not among the dev metrics: {', '.join(sorted(self.latest))}"
+                f"evaluation.selection_metric='{self.selection_metric}' is not among the dev metrics: "
+                f"{', '.join(sorted(self.latest))}"
             )
         value = self.latest[self.selection_metric]
         if value > self.best_value:

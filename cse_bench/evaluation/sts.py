@@ -7,7 +7,7 @@ not (Gao et al. 2021, arXiv 2104.08821, appendix B). Scores are Spearman x 100.
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -172,7 +172,14 @@ class STSGeometry:
 
     version = 1
 
-    def __init__(self, *, data: str | None, cache: str, split: str = "dev", min_gold_exclusive: float = 4.0) -> None:
+    def __init__(
+        self,
+        *,
+        data: str | None,
+        cache: str,
+        split: Literal["dev", "test", "all"] = "dev",
+        min_gold_exclusive: float = 4.0,
+    ) -> None:
         """Remembers where the files are and what to take from them.
 
         Args:

@@ -2,17 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from cse_bench.config.bind import build
+from cse_bench.config.messages import nearest
 from cse_bench.config.schema import Component
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import encode_sentences
 from cse_bench.encoders.tokenization import SentenceTokenizer
+from cse_bench.errors import ConfigError
 from cse_bench.evaluation.task import Evaluation, Task, run_tasks
 from cse_bench.training.precision import autocast, resolve_precision
+
+
+_BAR_DELAY_S = 5.0  # a bar is shown only for what takes longer
 
 
 def build_tasks(components: Mapping[str, Component]) -> list[Task]:
@@ -25,6 +32,25 @@ def build_tasks(components: Mapping[str, Component]) -> list[Task]:
     for task in tasks:
         task.sentences()
     return tasks
+
+
+def check_selection_metric(metric: str | None, dev_tasks: Sequence[Task]) -> None:
+    """Checks that the dev tasks measure the metric that shall select the checkpoint, before hours are spent on training.
+
+    The tasks are asked with made-up vectors; only the names of their metrics are read.
+
+    Raises:
+        ConfigError: they do not; names what they measure.
+    """
+    if metric is None:
+        return
+    generator = np.random.default_rng(0)
+    measured = run_tasks(list(dev_tasks), lambda sentences: generator.standard_normal((len(sentences), 4))).metrics
+    if metric not in measured:
+        raise ConfigError(
+            f"evaluation.selection_metric: the dev tasks do not measure '{metric}'{nearest(metric, measured)} "
+            f"(they measure: {', '.join(sorted(measured))})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +71,22 @@ class Evaluator:
     precision: str
     batch_tokens: int
 
-    def encode(self, sentences: Sequence[str], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
         """Sentence vectors, (n, d)."""
         device = next(self.module.parameters()).device.type
         precision = resolve_precision(self.precision, accelerator="gpu" if device == "cuda" else device)
         # An evaluation inside training runs under the trainer's own autocast, which must not decide its precision.
-        with autocast(precision, device):
+        bar: tqdm[Any] = tqdm(total=len(sentences), desc="encoding", unit=" sentences", leave=False, delay=_BAR_DELAY_S)
+        with autocast(precision, device), bar:
             return encode_sentences(
-                self.module, self.embed, self.tokenizer, sentences, batch_tokens=self.batch_tokens, on_progress=on_progress
+                self.module,
+                self.embed,
+                self.tokenizer,
+                sentences,
+                batch_tokens=self.batch_tokens,
+                on_progress=lambda done: bar.update(done - bar.n) and None,
             )
 
     def __call__(self, tasks: Iterable[Task]) -> Evaluation:
         """All metrics of the tasks; every distinct sentence is encoded once."""
         return run_tasks(list(tasks), self.encode)
-
-

@@ -17,13 +17,14 @@ def cosine_matrix(anchors: Float[Tensor, "b d"], candidates: Float[Tensor, "c d"
 def info_nce(
     anchors: Float[Tensor, "b d"], candidates: Float[Tensor, "c d"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    r"""Cross-entropy of the softmax over cosines; candidate i is the positive of anchor i, all others are its negatives.
+    r"""Softmax cross-entropy over cosines; candidate i is the positive of anchor i, all others are its negatives.
 
     .. math::
-        \ell = \frac{1}{b} \sum_{i=1}^{b} \Big[ \log \sum_{j=1}^{c} e^{\cos(a_i, c_j) / \tau} - \cos(a_i, c_i) / \tau \Big]
+        \ell = \frac{1}{b} \sum_{i=1}^{b}
+            \Big[ \log \sum_{j=1}^{c} e^{\cos(a_i, c_j) / \tau} - \cos(a_i, c_i) / \tau \Big]
 
-    One direction only: candidates are never anchors. Cosines and softmax are taken in the dtype given; give float32 or better, since a
-    bfloat16 step of 0.004 in a cosine becomes 0.08 after division by a temperature of 0.05.
+    One direction only: candidates are never anchors. Cosines and softmax are taken in the dtype given; give float32 or
+    better, since a bfloat16 step of 0.004 in a cosine becomes 0.08 after division by a temperature of 0.05.
 
     Args:
         anchors: b vectors, not normalised.

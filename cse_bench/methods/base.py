@@ -5,6 +5,7 @@ Shapes: b sentences, v views, n = v * b rows, l tokens, d width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import lightning
@@ -19,13 +20,16 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import Encoder
 from cse_bench.errors import TrainingError
 from cse_bench.training.cost import TokenCount
-from cse_bench.training.gather import gather
+from cse_bench.training.gather import gather, objects_of_ranks
+from cse_bench.training.loss_log import is_logged
 
 Representations = dict[str, Tensor]
 """Per-row tensors by name, each (v, b, ...): what `represent` gives, joined over pieces and ranks."""
 
 # One more forward and backward is worth about this many tokens (measured on two CPU cores, BERT-tiny and DistilBERT).
 _PIECE_OVERHEAD_TOKENS = 1024
+# Enough rows that even a dropout of 0.001 hits some of their numbers.
+_PROBED_SENTENCES = 64
 
 
 class ContrastiveMethod(lightning.LightningModule, ABC):
@@ -36,8 +40,8 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     3. `objective`: what is the loss of all rows together? Pure, in float32.
     4. `embed`: what is the sentence vector at inference?
 
-    Because `represent` is row-wise and `objective` sees all rows, the rows can be forwarded in length-sorted pieces and joined over
-    ranks without any method knowing.
+    Because `represent` is row-wise and `objective` sees all rows, the rows can be forwarded in length-sorted pieces and
+    joined over ranks without any method knowing.
 
     Args:
         encoder: the shared encoder.
@@ -81,6 +85,16 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         """Sentence vectors at inference, (n, d)."""
         return self.encoder(rows)
 
+    def negatives_per_anchor(self, global_batch_size: int) -> int:
+        """How many candidates an anchor is pushed away from; as it stands: the other sentences of the batch.
+
+        A method with a queue, or with negatives of its own, says so here.
+
+        Args:
+            global_batch_size: sentences of a step over all devices.
+        """
+        return global_batch_size - 1
+
     def represent_all(self, rows: TokenRows) -> Representations:
         """`represent` on all rows, in length-sorted pieces if asked; the result is in the order of the rows."""
         if not self.split_rows_by_length:
@@ -97,47 +111,73 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     def loss_of(self, batch: TokenRows) -> dict[str, Tensor]:
         """One step's loss and its parts: views -> represent -> gather -> objective."""
+        return self._objective_of(self._joined_representations(batch))
+
+    def _joined_representations(self, batch: TokenRows) -> Representations:
+        self.tokens.sentences += len(batch)
         rows = self.views(batch)
+        self._check_views_differ(rows)
         views = rows.num_views
         local = {name: tensor.unflatten(0, (views, -1)) for name, tensor in self.represent_all(rows).items()}
-        self._check_views_differ(local)
-        joined = {name: gather(tensor, dim=1) for name, tensor in local.items()}
+        # In float32 before the gather: its backward sums over ranks, and a sum in bfloat16 would round.
+        return {name: gather(at_least_float32(tensor), dim=1) for name, tensor in local.items()}
+
+    def _objective_of(self, joined: Representations) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, enabled=False):
-            return self.objective({name: at_least_float32(tensor) for name, tensor in joined.items()})
+            return self.objective(joined)
 
-    def training_step(self, batch: TokenRows, batch_idx: int) -> Tensor:
-        """Lightning's step: the loss, with its parts logged."""
-        parts = self.loss_of(batch)
-        for name, value in parts.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
-        return parts["loss"]
+    def training_step(self, batch: TokenRows, batch_idx: int) -> dict[str, Tensor]:
+        """Lightning's step: the loss and its named parts, which `LossLog` writes down."""
+        joined = self._joined_representations(batch)
+        parts = self._objective_of(joined)
+        step = self.trainer.global_step + 1
+        # Looking at a value makes a GPU wait: there only at the steps whose loss is read anyway.
+        if self.device.type == "cpu" or is_logged(self.trainer, step):
+            _check_finite(parts, joined, step=step)
+        return {name: value if name == "loss" else value.detach() for name, value in parts.items()}
 
-    def _check_views_differ(self, local: Representations) -> None:
-        """Two identical views would train nothing and say nothing: the loss is lowest when everything else is pushed apart."""
-        if self._views_checked or not self.training:
+    def _check_views_differ(self, rows: TokenRows) -> None:
+        """Identical views would train nothing and say nothing: the loss falls as everything else is pushed apart.
+
+        Some sentences go through `represent` as view 0 and again as view 1, in blocks of one shape, so that without
+        any randomness the results are equal to the last bit.
+        """
+        if self._views_checked or not self.training or rows.num_views < 2:
             return
         self._views_checked = True
-        tensors = [tensor for tensor in local.values() if tensor.is_floating_point() and tensor.shape[0] > 1]
-        if tensors and all(torch.equal(tensor[0], tensor[1]) for tensor in tensors):
+        sentences = len(rows) // rows.num_views
+        index, length = torch.arange(min(sentences, _PROBED_SENTENCES)), int(rows.lengths.max())
+        # Afterwards the generators are as before: the masks of a step do not depend on whether it is a run's first.
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            first, second = (self.represent(rows.take(index + view * sentences, length=length)) for view in (0, 1))
+        if all(torch.equal(tensor, second[name]) for name, tensor in first.items()):
             raise TrainingError(
-                "the two views of every sentence are identical: nothing in the network is random. Set backbone.dropout (0.1 is usual) or "
-                "an adapter with dropout"
+                "the two views of every sentence are identical: nothing in the network is random. Set backbone.dropout "
+                "(0.1 is usual) or an adapter with dropout"
             )
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the global norm. Lightning refuses to with a fused optimiser under bfloat16, where nothing is scaled."""
-        if gradient_clip_val:
+        """Clips as asked. Lightning refuses to with a fused optimiser under bfloat16, where nothing is scaled."""
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Token counts go on after a resume."""
-        checkpoint["tokens"] = {"real": self.tokens.real, "padded": self.tokens.padded}
+        """The counts of every rank, which go on after a resume."""
+        checkpoint["tokens"] = objects_of_ranks(asdict(self.tokens))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `on_save_checkpoint`."""
-        self.tokens = TokenCount(**checkpoint["tokens"])
+        self.tokens = TokenCount(**checkpoint["tokens"][self.trainer.global_rank])
 
     def configure_optimizers(self) -> Any:
         """AdamW over everything trainable, and the schedule over all steps of the run."""
@@ -164,3 +204,22 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32 unless it has more precision (or is not floating point) already."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _check_finite(parts: dict[str, Tensor], joined: Representations, *, step: int) -> None:
+    """Stops before a loss that is not a number makes every parameter one."""
+    losses = ", ".join(
+        f"{name} is {float(value.detach())}" for name, value in parts.items() if not torch.isfinite(value).all()
+    )
+    if not losses:
+        return
+    causes = [
+        f"'{name}' is not finite in {int(bad.sum())} of {bad.numel()} rows"
+        for name, tensor in joined.items()
+        if tensor.is_floating_point()
+        and (bad := ~torch.isfinite(tensor).reshape(*tensor.shape[:2], -1).all(dim=2)).any()
+    ]
+    raise TrainingError(
+        f"step {step}: {losses}; {' and '.join(causes) or 'every row that went into it is finite'}. Lower "
+        "optimizer.lr, add optimizer.warmup_steps, or train in more precision (precision=32-true)"
+    )

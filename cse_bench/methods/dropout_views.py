@@ -8,7 +8,7 @@ from cse_bench.encoders.architecture import architecture_config, dropout_probabi
 
 
 def dropout_problem(config: RunConfig) -> Iterator[Problem]:
-    """Two views of a sentence that differ by their dropout masks need dropout somewhere; told from the architecture alone."""
+    """Views that differ by their dropout masks need dropout somewhere; told from the architecture alone."""
     backbone = config.backbone
     if backbone.adapter is not None and backbone.adapter.dropout > 0:
         return

@@ -9,8 +9,9 @@ from cse_bench.encoders.encoder import Encoder
 class TrainingHead(nn.Sequential):
     """Linear(d, d) and Tanh, drawn as Transformers draws BERT's layers: weights normal(0, 0.02), bias zero.
 
-    The official SimCSE code re-draws the head with the model's own initialiser and never copies the pretrained pooler (Gao et al.
-    2021, footnote 9). In float32 or better whatever the body's dtype: half-precision updates of a fresh layer round to nothing.
+    The official SimCSE code re-draws the head with the model's own initialiser and never copies the pretrained pooler
+    (Gao et al. 2021, footnote 9). In float32 or better whatever the body's dtype: half-precision updates of a fresh
+    layer round to nothing.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -22,4 +23,6 @@ class TrainingHead(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, d) -> (n, d)."""
-        return super().forward(input.to(self[0].weight.dtype))
+        linear = self[0]
+        assert isinstance(linear, nn.Linear)
+        return super().forward(input.to(linear.weight.dtype))

@@ -21,17 +21,17 @@ from cse_bench.methods.head import TrainingHead
 
 
 class SimCSE(ContrastiveMethod):
-    r"""Every sentence goes through the encoder twice; the two dropout masks make the positive pair, the batch gives the negatives.
+    r"""Every sentence is encoded twice: two dropout masks make the positive pair, the batch the negatives.
 
     .. math::
         z = \tanh(W c + b) \qquad
         \ell_i = -\log \frac{e^{\cos(z_i^1, z_i^2) / \tau}}{\sum_{j=1}^{b} e^{\cos(z_i^1, z_j^2) / \tau}}
 
-    where c is the pooled vector (the first token's state, before any pretrained pooler). The loss is the mean over anchors
-    (equation 4 of the paper). Anchors are the first views, candidates the second ones; it is not symmetrised.
+    where c is the pooled vector (the first token's state, before any pretrained pooler). The loss is the mean over
+    anchors (equation 4 of the paper). Anchors are the first views, candidates the second ones; it is not symmetrised.
 
-    The head W, b is drawn anew, not copied from a pretrained pooler, and is used in training only: the embedding is c itself
-    (paper, table 6, "train only"; STS-B dev 82.5 against 81.7 with the head kept).
+    The head W, b is drawn anew, not copied from a pretrained pooler, and is used in training only: the embedding is c
+    itself (paper, table 6, "train only"; STS-B dev 82.5 against 81.7 with the head kept).
 
     Args:
         encoder: the shared encoder.
@@ -71,7 +71,7 @@ class SimCSE(ContrastiveMethod):
         return batch.repeat(2 if self.view_source == "dropout" else 1)
 
     def represent(self, rows: TokenRows) -> Representations:
-        """z = head(pooled vector)."""
+        """The training vectors: z = head(pooled vector)."""
         return {"z": self.head(self.encoder(rows))}
 
     def objective(self, representations: Representations) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Results: run directories, the metrics log, tables."""

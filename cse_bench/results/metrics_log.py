@@ -50,8 +50,9 @@ class MetricsLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Appends one row per metric."""
+        rows = [(step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows((step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch")
+            csv.writer(file).writerows(rows)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The resolved config is in `config.yaml`; nothing to do here."""
@@ -61,9 +62,8 @@ def read_metrics(path: Path) -> list[tuple[int, str, float]]:
     """(step, metric, value) of every complete row; a row that a kill cut off is left out."""
     if not path.is_file():
         return []
-    rows = []
     with path.open(newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 3 and row[0].isdigit():
-                rows.append((int(row[0]), row[1], float(row[2])))
-    return rows
+        lines = file.readlines()
+    # A row is complete when its line has ended: the first digits of a number are a number too.
+    rows = csv.reader(line for line in lines if line.endswith("\n"))
+    return [(int(row[0]), row[1], float(row[2])) for row in rows if len(row) == 3 and row[0].isdigit()]

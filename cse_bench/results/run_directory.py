@@ -1,13 +1,14 @@
 """The directory of a run: it explains itself, holds one run only, and is complete when its `results.json` says so.
 
-    results.json     status, config hash, versions, data checksums, metrics, costs
-    config.yaml      the resolved config
-    metrics.csv      the metrics log
-    pair_scores.npz  per-pair scores of the test tasks
-    model/           the selected encoder (see cse_bench.encoders.artifact)
-    checkpoints/     state to resume from, until the run is complete
+- `results.json`: status, config hash, versions, data checksums, metrics, costs
+- `config.yaml`: the resolved config
+- `metrics.csv`: the metrics log
+- `pair_scores.npz`: per-pair scores of the test tasks
+- `model/`: the selected encoder (see cse_bench.encoders.artifact)
+- `checkpoints/`: state to resume from, until the run is complete
 """
 
+import contextlib
 import json
 import math
 import os
@@ -69,73 +70,113 @@ class RunDirectory:
         return self.results().get("status") == "complete"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Holds the directory: two processes never write the same run.
+
+        Args:
+            wait: for another process that holds it, instead of refusing.
 
         Raises:
             ConfigError: another process holds it, or it cannot be written.
         """
+        lock = FileLock(self.path / ".lock", blocking=wait)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", blocking=False)
             lock.acquire()
         except Timeout:
             raise ConfigError(
-                f"another process is running {self.path} now; wait for it, or change what makes this run different (e.g. seed)"
+                f"another process is running {self.path} now; wait for it, or change what makes this run different "
+                "(e.g. seed)"
             ) from None
         except OSError as error:
-            raise ConfigError(f"paths.output_dir: cannot write {self.path} ({error}); choose a writable folder with space") from error
+            raise _cannot_write(self.path, error) from error
         try:
             yield
         finally:
             lock.release()
 
     def start(self, config: RunConfig, results: dict[str, Any]) -> None:
-        """Writes the config and the first results; an old run's leftovers go."""
-        if not self.checkpoint.is_file():
-            for leftover in ("metrics.csv", "pair_scores.npz"):
-                (self.path / leftover).unlink(missing_ok=True)
-            shutil.rmtree(self.model, ignore_errors=True)
-        OmegaConf.save(OmegaConf.create(config.model_dump(mode="json", by_alias=True)), self.config)
+        """Writes the config and the first results; an old run's leftovers go.
+
+        Raises:
+            ConfigError: the directory cannot be written.
+        """
+        try:
+            if not self.checkpoint.is_file():
+                for leftover in ("metrics.csv", "pair_scores.npz"):
+                    (self.path / leftover).unlink(missing_ok=True)
+                shutil.rmtree(self.model, ignore_errors=True)
+            OmegaConf.save(OmegaConf.create(config.model_dump(mode="json", by_alias=True)), self.config)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         self.write(results)
 
     def write(self, results: dict[str, Any]) -> None:
-        """Replaces `results.json` atomically."""
+        """Replaces `results.json` atomically.
+
+        Raises:
+            ConfigError: it cannot be written; what was there before stays.
+        """
         write_json(self.path / "results.json", results)
 
     def write_pair_scores(self, arrays: dict[str, np.ndarray]) -> None:
-        """Per-pair scores, as `pair_scores.npz` (read with numpy.load; no pickles)."""
-        if not arrays:
-            return
-        temporary = self.path / ".pair_scores.npz"
-        np.savez_compressed(temporary, **arrays)
-        os.replace(temporary, self.path / "pair_scores.npz")
+        """Per-pair scores, as `pair_scores.npz` (read with numpy.load; no pickles).
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        if arrays:
+            with _replacing(self.path / "pair_scores.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # arrays, not its options
 
     def clear(self) -> None:
         """Removes the state of an earlier run with this identity."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
-    def finish(self) -> None:
-        """A complete run does not resume: its checkpoint goes."""
-        self.clear()
+
+def method_name(config: RunConfig) -> str:
+    """The module of the method's class, which is also its config choice."""
+    return config.method.target.split(".")[-2]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replaces a JSON file atomically; NaN and infinities become null, which JSON has."""
+    """Replaces a JSON file atomically; NaN and infinities become null, which JSON has.
+
+    Raises:
+        ConfigError: it cannot be written; what was there before stays.
+    """
+    text = json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
+    with _replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write to that takes the place of `path` once it is whole."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"paths.output_dir: cannot write {path} ({error}); choose a writable folder with space")
 
 
 def read_results(directory: Path) -> dict[str, Any]:
     """The content of a run's `results.json`, or an empty dict; NaN is written as null and comes back as NaN."""
     try:
         results = json.loads((directory / "results.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    if "metrics" in results:
-        results["metrics"] = {name: math.nan if value is None else value for name, value in results["metrics"].items()}
-    return results
+        if "metrics" in results:
+            metrics = results["metrics"]
+            results["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # missing, cut off, or not what we write
+    return results if isinstance(results, dict) else {}
 
 
 def _jsonable(value: Any) -> Any:
@@ -145,6 +186,6 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None  # JSON has no NaN
+    if isinstance(value, np.integer):
+        return int(value)
     return value
-
-

@@ -3,15 +3,17 @@
 import json
 import os
 import uuid
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 _MANIFEST = "CSE_BENCH_SWEEP_MANIFEST"
+# Where things are kept says nothing about a run, and the seed is what the runs of one column differ by.
+_NOT_SHOWN = ("seed", "paths.", "logger.", "overwrite", "study", "data.path")
 
 
 class SweepTable(Callback):
@@ -26,39 +28,96 @@ class SweepTable(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[_MANIFEST] = str((folder / f".sweep-{uuid.uuid4().hex}.jsonl").resolve())
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Notes a failed run; the sweep goes on with the others."""
+        if job_return.status == JobStatus.FAILED:
+            error = job_return._return_value  # its property would raise it
+            _note({"failed": " ".join(job_return.overrides or []), "error": f"{type(error).__name__}: {error}"})
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prints the table and removes the manifest."""
-        manifest = Path(os.environ.pop(_MANIFEST))
-        if not manifest.is_file():
-            return
-        entries = [json.loads(line) for line in manifest.read_text().splitlines()]
-        manifest.unlink()
-        from cse_bench.results.tables import group_table, print_table
-
-        columns = _columns(entries)
-        if columns:
-            print_table(group_table(columns, title=f"{len(entries)} runs"))
+        """Prints the table."""
+        close_sweep()
 
 
-def note_run(directory: Path, baseline: Mapping[str, float] | None) -> None:
-    """Enters a finished run into the manifest of the sweep that it is part of, if any."""
+def note_run(directory: Path, baseline: Path | None) -> None:
+    """Enters a finished run into the manifest of the sweep that it is part of, if any.
+
+    Args:
+        directory: of the run.
+        baseline: directory of the untrained backbone's run, for a trained one.
+    """
+    _note({"directory": str(directory.resolve()), "baseline": str(baseline.resolve()) if baseline else None})
+
+
+def close_sweep() -> None:
+    """Prints the table of the sweep that was started here, if any, and forgets it.
+
+    Hydra tells its callbacks of the end of a sweep only when no run failed, so the command line calls this as well.
+    """
+    manifest = Path(os.environ.pop(_MANIFEST, ""))
+    if not manifest.is_file():
+        return
+    entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.unlink()
+    from cse_bench.results.tables import group_table, print_lines, print_table
+
+    failed = [entry for entry in entries if "failed" in entry]
+    runs = len(entries) - len(failed)
+    if columns := sweep_columns(entries):
+        print_table(group_table(columns, title=f"{runs} runs" + (f", and {len(failed)} that failed" if failed else "")))
+    print_lines(f"failed: {entry['failed']}\n  {entry['error']}" for entry in failed)
+
+
+def _note(entry: dict[str, Any]) -> None:
     if manifest := os.environ.get(_MANIFEST):
         with Path(manifest).open("a") as file:
-            file.write(json.dumps({"directory": str(directory.resolve()), "baseline": baseline}) + "\n")
+            file.write(json.dumps(entry) + "\n")
 
 
-def _columns(entries: list[dict[str, Any]]) -> dict[str, list[Mapping[str, float]]]:
-    """Column title -> metrics of its runs; runs that differ by more than the seed never share a column."""
+def sweep_columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, float]]]:
+    """Column title -> metrics of its runs; runs that differ by more than the seed never share a column.
+
+    Args:
+        entries: the lines of a manifest. Untrained baselines come first; a run that is named twice counts once.
+    """
     from cse_bench.results.run_directory import read_results
 
-    runs: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
-    baselines: dict[str, list[Mapping[str, float]]] = {}
-    for entry in entries:
-        results = read_results(Path(entry["directory"]))
-        backbone = f"{results['backbone']}, {results['pooling']}"
-        runs[f"{results['method']['name']} ({results['method']['status']})\n{backbone}", results["group"]].append(results["metrics"])
-        if entry["baseline"]:
-            baselines[f"untrained\n{backbone}"] = [entry["baseline"]]
-    titles = [title for title, _ in runs]
-    named = {title if titles.count(title) == 1 else f"{title}\n{group[:8]}": values for (title, group), values in runs.items()}
-    return {**{title: values for title, values in baselines.items() if title not in named}, **named}
+    found = [entry for entry in entries if "directory" in entry]
+    directories = [entry["baseline"] for entry in found if entry["baseline"]] + [entry["directory"] for entry in found]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for directory in dict.fromkeys(directories):
+        results = read_results(Path(directory))
+        if results.get("status") == "complete":
+            groups.setdefault(results["group"], []).append(results)
+    titles = {group: _title(runs[0]) for group, runs in groups.items()}
+    columns = {}
+    for group, runs in groups.items():
+        same = [groups[other][0] for other, title in titles.items() if title == titles[group]]
+        name = f"{titles[group]}\n{_difference(runs[0], same)}" if len(same) > 1 else titles[group]
+        columns[name] = [run["metrics"] for run in runs]
+    return columns
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    method = results["method"]
+    return f"{method['name']} ({method['status']})\n{results['backbone']}, {results['pooling']}"
+
+
+def _difference(results: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """What a run's config says that those with the same title do not; part of the group's hash makes it unique."""
+    configs = [dict(_leaves(other["config"])) for other in others]
+    own = dict(_leaves(results["config"]))
+    varying = [
+        f"{key}={value}"
+        for key, value in own.items()
+        if not key.startswith(_NOT_SHOWN) and any(config.get(key) != value for config in configs)
+    ]
+    return "\n".join([*varying[:3], results["group"][:8]])
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # What a reader wants first, in this order; everything else is in results.json.
@@ -49,13 +50,15 @@ def _shown(metric: str, value: float | None) -> str:
     return f"{value:.4f}" if metric.startswith("geometry/") else f"{value:.2f}"
 
 
-def _with_spread(metric: str, values: Sequence[float]) -> str:
+def _with_spread(metric: str, values: Sequence[float], *, runs: int) -> str:
     if not values:
         return "-"
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return _shown(metric, mean)
-    return f"{_shown(metric, mean)} ± {_shown(metric, statistics.stdev(values))}"
+    finite = all(math.isfinite(value) for value in values)
+    mean, deviation = statistics.fmean(values), math.nan
+    if finite and len(values) > 1:
+        deviation = statistics.stdev(values)  # it cannot take NaN
+    spread = f" ± {_shown(metric, deviation)}" if len(values) > 1 else ""
+    return _shown(metric, mean) + spread + (f" (n={len(values)})" if len(values) != runs else "")
 
 
 def run_table(results: Mapping[str, Any], baseline: Mapping[str, float] | None) -> Table:
@@ -80,8 +83,7 @@ def run_table(results: Mapping[str, Any], baseline: Mapping[str, float] | None) 
         cells = [_shown(metric, metrics[metric])]
         if baseline is not None:
             before = baseline.get(metric)
-            difference = "-" if before is None else f"{'+' if metrics[metric] >= before else ''}{_shown(metric, metrics[metric] - before)}"
-            cells = [_shown(metric, before), *cells, difference]
+            cells = [_shown(metric, before), *cells, _difference(metric, metrics[metric], before)]
         table.add_row(label, *cells, end_section=metric in ("sts/test_clean/avg", "lee/spearman"))
     table.add_section()
     for metric, label in _COST_ROWS:
@@ -97,7 +99,14 @@ def _title(results: Mapping[str, Any]) -> tuple[str, str]:
         return "score", f"{results['model']}, pooling {results['pooling']}"
     method = results["method"]
     seed = f", seed {results['seed']}" if results.get("steps") else ""
-    return method["name"], f"{method['name']} ({method['status']}) on {results['backbone']}, pooling {results['pooling']}{seed}"
+    title = f"{method['name']} ({method['status']}) on {results['backbone']}, pooling {results['pooling']}{seed}"
+    return method["name"], title
+
+
+def _difference(metric: str, after: float, before: float | None) -> str:
+    if before is None:
+        return "-"
+    return f"{'+' if after >= before else ''}{_shown(metric, after - before)}"
 
 
 def _caption(results: Mapping[str, Any]) -> str:
@@ -120,22 +129,26 @@ def group_table(groups: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
         title: of the table.
     """
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = f"mean ± standard deviation over runs. {_RATIO_NOTE}"
+    table.caption = "mean ± standard deviation over runs"
+    if any(metric.endswith("_ratio") for runs in groups.values() for run in runs for metric in run):
+        table.caption += f"\n{_RATIO_NOTE}"
     table.add_column("metric")
     for name, runs in groups.items():
-        table.add_column(f"{name}\nn={len(runs)}", justify="right")
+        table.add_column(escape(f"{name}\nn={len(runs)}"), justify="right")
     for metric, label in (*_ROWS, *_COST_ROWS):
         columns = [[run[metric] for run in runs if metric in run] for runs in groups.values()]
         if any(columns):
-            table.add_row(label, *(_with_spread(metric, values) for values in columns))
+            counts = [len(runs) for runs in groups.values()]
+            cells = zip(columns, counts, strict=True)
+            table.add_row(label, *(_with_spread(metric, values, runs=count) for values, count in cells))
     return table
 
 
 def print_table(table: Table) -> None:
-    """To the terminal, or as plain text at a fixed width into a file or pipe."""
+    """To the terminal, or into a file or pipe as plain text that is wide enough for every column."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=110)
+        console = Console(width=max(110, Console(width=10_000).measure(table).maximum))
     console.print(table)
 
 

@@ -3,7 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
+
+
+class RunWandbLogger(WandbLogger):
+    """A logger that can be closed, so that the next run of a sweep gets a wandb run of its own."""
+
+    def close(self, *, failed: bool) -> None:
+        """Ends the wandb run; without it, wandb goes on with the same run in this process.
+
+        Args:
+            failed: wandb shows the run as failed.
+        """
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=1 if failed else 0)
+            self._experiment = None
 
 
 def wandb_logger(
@@ -17,7 +31,7 @@ def wandb_logger(
     group: str,
     method: str,
     config: dict[str, Any],
-) -> Logger:
+) -> RunWandbLogger:
     """A logger whose runs carry the run's identity as id, so that a resumed run goes on in the same place.
 
     The API key comes from `wandb login` or the environment; the schema has no key for it, so no config can hold one.
@@ -33,10 +47,11 @@ def wandb_logger(
         method: job type, so that runs can be grouped by method.
         config: the resolved config.
     """
-    return WandbLogger(
+    return RunWandbLogger(
         project=project,
         entity=entity,
-        offline=offline,
+        # Not Lightning's `offline`: it sets WANDB_MODE for the whole process, later runs included.
+        mode="offline" if offline else None,
         tags=list(tags),
         save_dir=str(directory),
         name=name,

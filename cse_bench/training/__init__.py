@@ -1,0 +1,1 @@
+"""Training: gather, cost, precision, resume, the ranks of a run."""

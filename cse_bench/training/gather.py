@@ -1,13 +1,16 @@
 """Gathering rows over ranks with exact gradients. The one function by which negatives cross processes.
 
-`torch.distributed.all_gather` carries no gradient, and putting the local slice back with its gradient gives 1/w of the true one.
+`torch.distributed.all_gather` carries no gradient, and putting the local slice back with its gradient gives 1/w of the
+true one.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class _AllGather(torch.autograd.Function):
@@ -17,7 +20,8 @@ class _AllGather(torch.autograd.Function):
     def forward(ctx: Any, local: Tensor, sizes: tuple[int, ...], dim: int) -> Tensor:
         ctx.sizes, ctx.dim = sizes, dim
         moved = local.movedim(dim, 0).contiguous()
-        # Ranks may hold different numbers of rows (the last batch of an epoch): all send the largest block, and the rest is cut off.
+        # Ranks may hold different numbers of rows (the last batch of an epoch): all send as many as the largest has,
+        # and the rest is cut off.
         sent = moved.new_zeros((max(sizes), *moved.shape[1:]))
         sent[: moved.shape[0]] = moved
         received = [torch.empty_like(sent) for _ in sizes]
@@ -26,7 +30,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # the sum is taken in place
         dist.all_reduce(gradient)
         start = sum(ctx.sizes[: dist.get_rank()])
         return gradient.narrow(ctx.dim, start, ctx.sizes[dist.get_rank()]), None, None
@@ -40,9 +44,9 @@ def world_size() -> int:
 def gather(local: Tensor, *, dim: int) -> Tensor:
     """Joins the blocks of all ranks along `dim`, in rank order, with exact gradients.
 
-    Every rank computes the same loss of the joined rows. The gradient of a local row is the sum of its gradients over ranks, that is w
-    times the true one; data-parallel training averages parameter gradients over ranks, which gives exactly the gradient of
-    one process with the joined batch.
+    Every rank computes the same loss of the joined rows. The gradient of a local row is the sum of its gradients over
+    ranks, that is w times the true one; data-parallel training averages parameter gradients over ranks, which gives
+    exactly the gradient of one process with the joined batch.
 
     Args:
         local: this rank's block; blocks may differ in size along `dim` only.
@@ -53,4 +57,14 @@ def gather(local: Tensor, *, dim: int) -> Tensor:
     size = torch.tensor([local.shape[dim]], device=local.device)
     sizes = [torch.empty_like(size) for _ in range(world_size())]
     dist.all_gather(sizes, size)
-    return _AllGather.apply(local, tuple(int(s) for s in sizes), dim)
+    joined: Tensor = _AllGather.apply(local, tuple(int(s) for s in sizes), dim)
+    return joined
+
+
+def objects_of_ranks(value: T) -> list[T]:
+    """What every rank gave, in rank order: small things such as counts. All ranks must call it together."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,20 +1,57 @@
 """Starting the ranks of a run: `torchrun -m cse_bench.worker <run directory>`.
 
-Ranks read the resolved config from the run directory and never the command line, so sweeps and several devices compose. On a cluster the
-scheduler starts the same worker.
+Ranks read the resolved config from the run directory and never the command line, so sweeps and several devices compose.
+On a cluster the scheduler starts the same worker.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 from cse_bench.config.schema import RunConfig
 from cse_bench.errors import TrainingError
 from cse_bench.results.run_directory import RunDirectory
-from cse_bench.training.resume import Interrupted
-from cse_bench.training.train import SUMMARY, TrainingSummary, read_summary
+from cse_bench.training.resume import Interrupted, signals_to
+from cse_bench.training.train import TrainingSummary
 
+
+class RankFiles:
+    """What the ranks of a run and the process that started them tell each other, by files in the run directory.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.summary = directory / "training.json"
+        self.interrupted = directory / "interrupted"
+        self.failed = directory / "failed"
+        self.stop = directory / "stop"
+
+    def clear(self) -> None:
+        """Removes them: they mean nothing once they were read."""
+        for path in vars(self).values():
+            path.unlink(missing_ok=True)
+
+    def write_summary(self, summary: TrainingSummary) -> None:
+        """Training has finished."""
+        self.summary.write_text(json.dumps(asdict(summary)))
+
+    def write_failure(self, reason: str) -> None:
+        """A rank has failed; the first one says why, the others fail because of it."""
+        try:
+            with self.failed.open("x") as file:
+                file.write(reason)
+        except FileExistsError:
+            pass
+
+    def write_interrupted(self, stop: Interrupted) -> None:
+        """The ranks were asked to stop and have saved their state."""
+        self.interrupted.write_text(f"{int(stop.signal_number)} {stop.step}")
 
 
 def number_of_ranks(config: RunConfig) -> int:
@@ -25,29 +62,51 @@ def number_of_ranks(config: RunConfig) -> int:
 def train_on_ranks(config: RunConfig, directory: RunDirectory, *, ranks: int) -> TrainingSummary:
     """Trains with one process per device and waits for them.
 
+    Ctrl-C and SIGTERM reach the ranks through a file: torchrun would pass a signal on a second time, which means "at
+    once", and would kill ranks whose step takes longer than its patience.
+
     Raises:
-        TrainingError: a rank failed; its traceback was printed.
+        TrainingError: a rank failed.
         Interrupted: the ranks were asked to stop and have saved their state.
+        KeyboardInterrupt: Ctrl-C a second time; the ranks were killed.
     """
-    (directory.path / SUMMARY).unlink(missing_ok=True)
+    files = RankFiles(directory.path)
+    files.clear()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += ["-m", "cse_bench.worker", str(directory.path)]
     # Without this every rank would start as many threads as there are cores.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))}
-    process = subprocess.Popen(command, env=os.environ | threads)
+    # In a session of its own: the terminal's Ctrl-C comes to this process only.
+    process = subprocess.Popen(command, env=os.environ | threads, start_new_session=True)
+
+    def pass_on(number: int) -> None:
+        if files.stop.exists() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        files.stop.write_text(str(int(number)))
+        print(
+            f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C again stops at once", flush=True
+        )
+
     try:
-        code = process.wait()
-    except KeyboardInterrupt:  # the terminal sent it to the ranks as well; they finish their step and save
-        code = process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    if (directory.path / SUMMARY).is_file() and code == 0:
-        return read_summary(directory)
-    marker = directory.path / "interrupted"
-    if marker.is_file():
-        number, step = (int(part) for part in marker.read_text().split())
-        marker.unlink()
+        with signals_to(pass_on):
+            code = process.wait()
+        return _outcome(files, directory.name, code)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        files.clear()
+
+
+def _outcome(files: RankFiles, name: str, code: int) -> TrainingSummary:
+    if files.summary.is_file() and code == 0:
+        return TrainingSummary(**json.loads(files.summary.read_text()))
+    if files.interrupted.is_file():
+        number, step = (int(part) for part in files.interrupted.read_text().split())
         raise Interrupted(number, step)
-    raise TrainingError(f"a rank of {directory.name} failed (exit code {code}); its traceback is above")
+    if files.failed.is_file():
+        raise TrainingError(files.failed.read_text())
+    raise TrainingError(
+        f"a rank of {name} was lost (exit code {code}); its last words are above. Nothing there? Then it was killed from "
+        "outside, e.g. for lack of memory"
+    )

@@ -7,6 +7,7 @@ import lightning
 from tqdm import tqdm
 
 from cse_bench.evaluation.callback import EvaluationCallback
+from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.training.cost import CostMeter
 
 
@@ -44,15 +45,26 @@ class ProgressBar(lightning.Callback):
         if self._bar is None:
             return
         if trainer.global_step % self._refresh_steps == 0:
-            items = {"loss": f"{float(outputs['loss']):.4f}", "sentences/s": f"{self._cost.sentences_per_s():.0f}"}
+            assert isinstance(pl_module, ContrastiveMethod)
+            rate = self._cost.sentences_per_s(pl_module.tokens)
+            items = {"loss": f"{float(outputs['loss']):.4f}", "sentences/s": f"{rate:.0f}"}
             metric, latest = self._evaluation.selection_metric, self._evaluation.latest
-            if metric in latest:
+            if metric is not None and metric in latest:
                 items |= {"dev": f"{latest[metric]:.2f}", "best": f"{self._evaluation.best_value:.2f}"}
             self._bar.set_postfix(items, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Closes the bar, however the run ended."""
+        """Closes the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Closes the bar: Lightning calls no `teardown` then."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,12 +1,16 @@
 """Exact resume: the state of a run on disk, written atomically, and an interrupt that loses nothing.
 
-What is restored is everything that decides the next step: parameters, optimiser, schedule, random states of every rank, and the step
-count, from which the sampler knows where it is.
+What is restored is everything that decides the next step: parameters, optimiser, schedule, random states of every
+rank, and the step count, from which the sampler knows where it is.
 """
 
+import contextlib
 import os
 import random
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,10 +18,9 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from cse_bench.training.gather import world_size
-
+from cse_bench.errors import TrainingError
+from cse_bench.training.gather import objects_of_ranks, world_size
 
 _RANKS_AGREE_EVERY_STEPS = 10
 
@@ -36,40 +39,74 @@ class Interrupted(BaseException):
         self.step = step
 
 
-class ResumeCheckpoint(lightning.Callback):
-    """Writes `last.ckpt` every few steps and when the run is asked to stop (Ctrl-C, SIGTERM).
+class _StopAtOnce(BaseException):
+    """The second Ctrl-C. A KeyboardInterrupt would not do: Lightning exits on it and ignores Ctrl-C from then on."""
 
-    A signal is answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops at once.
+
+@contextmanager
+def signals_to(handler: Callable[[int], None]) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM call `handler` with their number; afterwards they do what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        handler(number)
+
+    try:
+        for number in before:
+            signal.signal(number, answer)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
+class ResumeCheckpoint(lightning.Callback):
+    """Writes `last.ckpt` every few steps, after the last one, and when the run is asked to stop (Ctrl-C, SIGTERM).
+
+    A signal is answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops
+    at once.
 
     Args:
         path: the checkpoint file; replaced atomically.
         every_steps: 0: only when asked to stop.
+        stop_file: when this file appears, which holds the number of a signal, ranks stop as if they had received it.
     """
 
-    def __init__(self, path: Path, *, every_steps: int) -> None:
+    def __init__(self, path: Path, *, every_steps: int, stop_file: Path | None = None) -> None:
         self.path = path
         self.every_steps = every_steps
+        self.stop_file = stop_file
         self._signal: int | None = None
-        self._handlers: dict[int, Any] = {}
         self._random: dict[str, Any] | None = None
 
+    @contextmanager
+    def answering_signals(self) -> Iterator[None]:
+        """Training happens inside.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C a second time.
+        """
+        try:
+            with signals_to(self._remember):
+                yield
+        except _StopAtOnce:
+            raise KeyboardInterrupt from None
+
+    def _remember(self, number: int) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise _StopAtOnce
+        self._signal = number
+        print(
+            f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C again stops at once", flush=True
+        )
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes over Ctrl-C and SIGTERM."""
-
-        def remember(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._signal = number
-            print(f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C again stops at once", flush=True)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, remember)
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+        """Takes SIGTERM back: Lightning's handler would end the run without saving it."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, frame: self._remember(number))
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -90,33 +127,45 @@ class ResumeCheckpoint(lightning.Callback):
         if asked is not None:
             raise Interrupted(asked, trainer.global_step)
 
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Training is not repeated when what follows it, the final evaluation, is interrupted or fails."""
+        if self.every_steps > 0 and trainer.global_step % self.every_steps != 0:
+            self.save(trainer)
+
     def _asked(self, step: int) -> int | None:
         """The signal that any rank received; ranks must stop together, so they ask each other now and then."""
         if world_size() == 1:
             return self._signal
         if step % _RANKS_AGREE_EVERY_STEPS:
             return None
-        signals: list[int | None] = [None] * world_size()
-        dist.all_gather_object(signals, self._signal)
-        return next((number for number in signals if number is not None), None)
+        if self._signal is None and self.stop_file is not None and self.stop_file.is_file():
+            self._signal = int(self.stop_file.read_text() or signal.SIGTERM)
+        return next((number for number in objects_of_ranks(self._signal) if number is not None), None)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Writes the state of the run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes the state of the run.
+
+        Raises:
+            TrainingError: the disk is full or not writable; an earlier checkpoint stays as it is.
+        """
         temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                os.replace(temporary, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot write {self.path} ({error}); free some space and run the same command"
+            ) from error
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the random states of all ranks."""
-        states: list[Any] = [random_state()]
-        if world_size() > 1:
-            states = [None] * world_size()
-            dist.all_gather_object(states, random_state())
-        checkpoint["random_states"] = states
+        checkpoint["random_states"] = objects_of_ranks(random_state())
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -125,12 +174,32 @@ class ResumeCheckpoint(lightning.Callback):
         self._random = checkpoint["random_states"][trainer.global_rank]
 
 
+def step_of(checkpoint: Path) -> int:
+    """Optimiser steps taken when a checkpoint was written.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    except Exception as error:  # torch raises whatever the damage makes it stumble over
+        raise TrainingError(
+            f"{checkpoint} cannot be read ({type(error).__name__}); delete it, or start over with overwrite=true"
+        ) from error
+
+
 def random_state() -> dict[str, Any]:
     """The state of every global generator, in types that `torch.load(weights_only=True)` reads."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": (str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(cached)),
+        "numpy": (
+            str(name),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -145,5 +214,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
-
-

@@ -1,15 +1,15 @@
 """Training, in one process or as one rank of several: build, fit, keep the selected encoder."""
 
-import json
 import logging
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins import DoublePrecision
 from tqdm import tqdm
 
 from cse_bench.config.bind import build
@@ -25,11 +25,11 @@ from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.results.metrics_log import MetricsLog
 from cse_bench.results.run_directory import RunDirectory
-from cse_bench.training.cost import CostMeter, peak_memory_bytes
+from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes
+from cse_bench.training.gather import objects_of_ranks
+from cse_bench.training.loss_log import LossLog
 from cse_bench.training.progress import ProgressBar
-from cse_bench.training.resume import ResumeCheckpoint
-
-SUMMARY = "training.json"
+from cse_bench.training.resume import ResumeCheckpoint, step_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class TrainingSummary:
 
     Attributes:
         steps: optimiser steps taken, resumed parts included.
-        selection: metric, value and step of the kept encoder; `metric` is None when nothing selected and the last weights were kept.
+        selection: metric, value and step of the kept encoder; `metric` is None when nothing selected and the last
+            weights were kept.
         corpus: source, checksum and size of the training text.
         metrics: costs.
         parameters: number of parameters: `total` and `trainable` in training, `inference` in the kept encoder.
@@ -51,7 +52,9 @@ class TrainingSummary:
     parameters: dict[str, int]
 
 
-def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> TrainingSummary:
+def train(
+    config: RunConfig, directory: RunDirectory, *, loggers: list[Any], stop_file: Path | None = None
+) -> TrainingSummary:
     """Trains and leaves the selected encoder in `directory.model`.
 
     Goes on from `directory.checkpoint` when there is one.
@@ -60,6 +63,7 @@ def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> 
         config: checked config.
         directory: of the run.
         loggers: Lightning loggers beside the metrics log.
+        stop_file: tells the ranks of a run to save and stop, see `ResumeCheckpoint`.
     """
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -80,6 +84,8 @@ def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> 
         split_rows_by_length=config.data.split_rows_by_length,
     )
     method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+    if config.precision == "64-true":
+        method.double()  # Lightning would do so after it has restored a checkpoint, into float32
 
     def save(step: int, value: float | None) -> None:
         training = {
@@ -93,7 +99,11 @@ def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> 
             "seed": config.seed,
         }
         save_encoder(
-            encoder, directory.model, backbone=config.backbone, training=training, training_only=state_without_encoder(method)
+            encoder,
+            directory.model,
+            backbone=config.backbone,
+            training=training,
+            training_only=state_without_encoder(method),
         )
 
     cost = CostMeter()
@@ -113,44 +123,46 @@ def train(config: RunConfig, directory: RunDirectory, *, loggers: list[Any]) -> 
         cost=cost,
     )
     resume_from = directory.checkpoint if directory.checkpoint.is_file() else None
-    # The order matters: the dev score of a step belongs into the checkpoint of that step.
-    callbacks: list[Any] = [cost, evaluation]
+    # The order matters: what a step gave, its loss and dev score, is written before the checkpoint of that step.
+    callbacks: list[Any] = [cost, LossLog(), evaluation]
     if config.trainer.arguments().get("enable_progress_bar", True):
         callbacks.append(ProgressBar(cost, evaluation))
-    callbacks.append(ResumeCheckpoint(directory.checkpoint, every_steps=config.checkpoint_every_steps))
+    resume = ResumeCheckpoint(directory.checkpoint, every_steps=config.checkpoint_every_steps, stop_file=stop_file)
+    callbacks.append(resume)
     trainer = _trainer(config, directory, loggers, resume_from, callbacks=callbacks)
     # Weights are drawn alike on every rank, dropout masks are not: ranks hold different sentences.
     torch.manual_seed(config.seed * 1000 + trainer.global_rank)
-    trainer.fit(method, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    with resume.answering_signals():
+        trainer.fit(method, datamodule=data, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero and evaluation.best_step is None:
         save(trainer.global_step, None)
-    summary = TrainingSummary(
+    # Collective: every rank says what went through it, and how much memory that took.
+    tokens = TokenCount.sum(objects_of_ranks(method.tokens))
+    peak_memory = max(objects_of_ranks(peak_memory_bytes(trainer.strategy.root_device)))
+    return TrainingSummary(
         steps=trainer.global_step,
         selection=_selection(config, evaluation, trainer.global_step),
         corpus={"name": corpus.name, **corpus.describe(), "sentences": len(store), "tokens": store.num_tokens},
-        metrics=cost.metrics(method.tokens)
-        | {"cost/dev_eval_time_s": cost.eval_time_s, "cost/peak_memory_bytes": float(peak_memory_bytes(method.device))},
+        metrics=cost.metrics(tokens)
+        | {"cost/dev_eval_time_s": cost.eval_time_s, "cost/peak_memory_bytes": float(peak_memory)},
         parameters={
             "total": sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "inference": sum(p.numel() for p in encoder.parameters()),
         },
     )
-    if trainer.is_global_zero:
-        (directory.path / SUMMARY).write_text(json.dumps(asdict(summary), indent=2) + "\n")
-    return summary
-
-
-def read_summary(directory: RunDirectory) -> TrainingSummary:
-    """The summary that the ranks of a finished training left."""
-    return TrainingSummary(**json.loads((directory.path / SUMMARY).read_text()))
 
 
 def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int) -> dict[str, Any]:
     if evaluation.best_step is None:
         return {"metric": None, "value": None, "step": last_step, "rule": "last weights: no dev evaluation selected"}
     value = evaluation.best_value if math.isfinite(evaluation.best_value) else None
-    return {"metric": config.evaluation.selection_metric, "value": value, "step": evaluation.best_step, "rule": "strictly best"}
+    return {
+        "metric": config.evaluation.selection_metric,
+        "value": value,
+        "step": evaluation.best_step,
+        "rule": "strictly best",
+    }
 
 
 def open_store(config: RunConfig, corpus: Corpus, tokenizer: SentenceTokenizer) -> TokenStore:
@@ -171,10 +183,10 @@ def _trainer(
     arguments = config.trainer.arguments()
     if arguments.get("max_steps", -1) > 0:
         arguments["max_epochs"] = -1  # the corpus is read as often as the steps need
-    resume_step = _step_of(resume_from) if resume_from else 0
+    resume_step = step_of(resume_from) if resume_from else 0
     return lightning.Trainer(
         **{"enable_model_summary": False, **arguments, "enable_progress_bar": False},
-        precision=config.precision,
+        **_precision(config.precision),
         callbacks=callbacks,
         logger=[MetricsLog(directory.metrics, resume_step=resume_step), *loggers],
         enable_checkpointing=False,
@@ -184,8 +196,15 @@ def _trainer(
     )
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+class _DoubleWeights(DoublePrecision):
+    """64-true for token rows, which hold no floating-point numbers and, being frozen, cannot be rewritten."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def _precision(precision: str) -> dict[str, Any]:
+    return {"plugins": [_DoubleWeights()]} if precision == "64-true" else {"precision": precision}
 
 
 def quiet_lightning() -> None:
@@ -193,6 +212,7 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
+        ".*smaller than the logging interval.*",  # the first and the last step are logged whatever the interval
         ".*does not have many workers.*",  # reading the token store costs less than a worker
         ".*your dataloader is not resumable.*",  # the sampler follows the step count
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own use of torch

@@ -1,0 +1,302 @@
+"""The plan of a run (`dry_run=true`): parameters, steps, tokens, negatives and memory, without weights or a download.
+
+The model is built on the meta device from its registry entry, and one training step runs on tensors that have a shape
+and no content (see `cse_bench.training.memory`).
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cse_bench.config.bind import build
+from cse_bench.config.messages import refuse
+from cse_bench.config.schema import Backbone, RunConfig
+from cse_bench.data.rows import TokenRows
+from cse_bench.encoders.architecture import architecture_config
+from cse_bench.encoders.encoder import build_encoder
+from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.training.devices import device_problems
+from cse_bench.training.memory import Memory, inference_memory, training_memory, with_fake_tensors
+from cse_bench.training.precision import device_type, resolve_precision
+from cse_bench.training.schedule import Schedule, planned_schedule
+
+_NOT_INCLUDED = {
+    "cuda": "CUDA context, cuBLAS workspace, NCCL buffers, rounding and fragmentation by the allocator, evaluation.",
+    # Measured with glibc: resident memory grew by up to half more than what was alive at the peak.
+    "cpu": "the program itself (about 0.5 GiB), fragmentation by the C allocator (up to a half more), evaluation.",
+}
+_UPPER_BOUND = "Every row is taken to be as long as allowed; shorter ones, and data.split_rows_by_length, take less."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would be.
+
+    Attributes:
+        method: name of the method's class.
+        status: where its definition comes from.
+        backbone: registry entry, with its adapter and prompt.
+        pooling: how a sentence vector is read.
+        devices: number of them, over all machines.
+        device: `cuda` or `cpu`.
+        strategy: Lightning's name.
+        precision: Lightning's name.
+        parameters: `total` and `trainable` in training, `inference` in the encoder that is kept.
+        trains: whether the method trains anything.
+        schedule: steps and sentences; None: nothing is trained.
+        global_batch_size: sentences of a step over all devices.
+        views: rows per sentence.
+        rows: of a step on one device.
+        row_tokens: the longest row, in tokens.
+        negatives: per anchor.
+        memory: on one device.
+        remarks: what a number rests on, by the name of its field.
+    """
+
+    method: str
+    status: str
+    backbone: str
+    pooling: str
+    devices: int
+    device: str
+    strategy: str
+    precision: str
+    parameters: dict[str, int]
+    trains: bool
+    schedule: Schedule | None
+    global_batch_size: int
+    views: int
+    rows: int
+    row_tokens: int
+    negatives: int
+    memory: Memory
+    remarks: dict[str, str]
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step over all devices, at most."""
+        return self.views * self.global_batch_size * self.row_tokens
+
+    @property
+    def run_tokens(self) -> int | None:
+        """Tokens of the run, at most; None: not known before the corpus is read."""
+        seen = self.schedule.sentences_seen if self.schedule else 0
+        return None if seen is None else self.views * seen * self.row_tokens
+
+    def table(self) -> Table:
+        """For people, at 100 columns."""
+        title = f"plan of {self.method} ({self.status}) on {self.backbone}, pooling {self.pooling}; nothing was loaded"
+        caption = f"Not included: {_NOT_INCLUDED[self.device]} {_UPPER_BOUND}"
+        table = Table(
+            title=title, caption=caption, title_justify="left", caption_justify="left", show_header=False, width=100
+        )
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column(ratio=1)
+        self._add_model(table)
+        if self.schedule:
+            self._add_steps(table, self.schedule)
+        self._add_memory(table)
+        return table
+
+    def _add_model(self, table: Table) -> None:
+        table.add_row("devices", f"{self.devices} x {self.device}", f"strategy {self.strategy}")
+        table.add_row("precision", self.precision, self.remarks.get("precision", ""), end_section=True)
+        training = "of the method: encoder, adapter, head" if self.trains else "of the encoder"
+        table.add_row("parameters, total", _count(self.parameters["total"]), training)
+        table.add_row("parameters, trainable", _count(self.parameters["trainable"]), _share(self.parameters))
+        table.add_row(
+            "parameters, at inference",
+            _count(self.parameters["inference"]),
+            "of the encoder that is kept",
+            end_section=True,
+        )
+
+    def _add_steps(self, table: Table, schedule: Schedule) -> None:
+        per_device = self.rows // self.views
+        table.add_row("sentences in the corpus", _count(schedule.sentences), schedule.source)
+        table.add_row("sentences per step", _count(self.global_batch_size), f"over all devices; {per_device:,} on each")
+        table.add_row("steps per epoch", _count(schedule.steps_per_epoch))
+        table.add_row("steps", _count(schedule.steps), self.remarks["steps"])
+        table.add_row("sentences seen", _count(schedule.sentences_seen))
+        table.add_row(
+            "rows per step and device",
+            _count(self.rows),
+            f"{per_device:,} sentences, each seen {self.views} times by the encoder",
+        )
+        table.add_row("tokens per row, at most", _count(self.row_tokens), self.remarks["row_tokens"])
+        table.add_row("tokens per step, at most", _count(self.step_tokens), "all views, over all devices")
+        table.add_row("tokens in the run, at most", _count(self.run_tokens), "padding included")
+        table.add_row("negatives per anchor", _count(self.negatives), "over all devices", end_section=True)
+
+    def _add_memory(self, table: Table) -> None:
+        memory, remarks = self.memory, self.remarks
+        shard = f"1/{self.devices} of them" if memory.gathered else ""
+        table.add_row("memory per device: parameters", _bytes(memory.parameters), shard or remarks["parameters"])
+        if self.trains:
+            table.add_row(
+                "  gradients", _bytes(memory.gradients), shard or "of the trainable parameters, in their dtype"
+            )
+            table.add_row("  AdamW", _bytes(memory.optimizer), shard or "two moments of every trainable parameter")
+            if memory.buckets:
+                table.add_row("  DDP buckets", _bytes(memory.buckets), "the copy of the gradients that is sent")
+            if memory.gathered:
+                table.add_row(
+                    "  gathered", _bytes(memory.gathered), "FSDP by layer: two layers, and all outside the layers"
+                )
+            table.add_row("  kept for the backward", _bytes(memory.activations), remarks["activations"])
+        table.add_row("  temporaries at the peak", _bytes(memory.temporaries), remarks["temporaries"])
+        table.add_row("  peak", _bytes(memory.total), "sum of these", style="bold")
+
+
+def plan(config: RunConfig) -> Plan:
+    """Plans a run.
+
+    Args:
+        config: checked config.
+
+    Raises:
+        EncoderError: the backbone describes no architecture, or one that cannot be built.
+        ConfigError: PEFT is needed and missing, or devices and batch do not fit.
+        DataError: the corpus is smaller than a batch.
+    """
+    trainer = config.trainer.arguments()
+    devices = _devices(config)
+    device = device_type(str(trainer.get("accelerator", "auto")))
+    mode = FakeTensorMode()
+    method = _method(config)
+    precision, precision_remark = _precision(config, device=device, trains=method.trains)
+    parameters = {
+        "total": sum(p.numel() for p in method.parameters()),
+        "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad) if method.trains else 0,
+        "inference": sum(p.numel() for p in method.encoder.parameters()),
+    }
+    length, length_remark = _row_tokens(config, limit=method.encoder.tokenizer.max_positions)
+    with_fake_tensors(method, mode)
+    if method.trains:
+        batch = _batch(rows=-(-config.data.global_batch_size // devices), length=length)
+        rows = method.views(batch)
+        strategy = str(trainer.get("strategy", "auto"))
+        with mode:
+            memory = training_memory(
+                method,
+                _fake(rows, mode),
+                precision=precision,
+                gpu=device == "cuda",
+                strategy=strategy,
+                world_size=devices,
+            )
+        temporaries = "gradients in flight, copies in another dtype"
+    else:
+        rows = _batch(rows=max(1, config.evaluation.batch_tokens // length), length=length)
+        with mode:
+            memory = inference_memory(method, _fake(rows, mode), precision=precision, gpu=device == "cuda")
+        temporaries = f"of one forward, evaluation.batch_tokens={config.evaluation.batch_tokens}"
+    max_steps, max_epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", 1)
+    return Plan(
+        method=type(method).__name__,
+        status=method.status,
+        backbone=_described(config.backbone),
+        pooling=config.backbone.pooling,
+        devices=devices,
+        device=device,
+        strategy=str(trainer.get("strategy", "auto")),
+        precision=precision,
+        parameters=parameters,
+        trains=method.trains,
+        schedule=planned_schedule(config, devices=devices) if method.trains else None,
+        global_batch_size=config.data.global_batch_size,
+        views=rows.num_views,
+        rows=len(rows),
+        row_tokens=rows.ids.shape[1],
+        negatives=method.negatives_per_anchor(config.data.global_batch_size) if method.trains else 0,
+        memory=memory,
+        remarks={
+            "precision": precision_remark,
+            "row_tokens": length_remark,
+            "steps": f"trainer.max_steps={max_steps}" if max_steps > 0 else f"trainer.max_epochs={max_epochs}",
+            "parameters": f"backbone.dtype={config.backbone.dtype}",
+            "activations": "run without content" + (", as fused GPU kernels keep it" if device == "cuda" else ""),
+            "temporaries": temporaries,
+        },
+    )
+
+
+def _method(config: RunConfig) -> ContrastiveMethod:
+    """The method on the meta device, as training builds it."""
+    backbone = config.backbone
+    kind = architecture_config(backbone)
+    changes: dict[str, Any] = {"source": "random"}  # the same architecture, with weights that nobody draws
+    if backbone.attention == "flash_attention_2":  # need not be installed here, and keeps as much as sdpa does
+        changes["attention"] = "sdpa"
+    if backbone.source == "local":
+        known = type(kind)()
+        changes["architecture"] = {key: value for key, value in kind.to_diff_dict().items() if hasattr(known, key)}
+    if config.precision == "64-true":
+        changes["dtype"] = "float64"
+    with torch.device("meta"):
+        method: ContrastiveMethod = build(
+            config.method,
+            encoder=build_encoder(backbone.model_copy(update=changes)),
+            optimizer=config.optimizer,
+            split_rows_by_length=config.data.split_rows_by_length,
+        )
+    return method.train()
+
+
+def _devices(config: RunConfig) -> int:
+    trainer = config.trainer.arguments()
+    problems = device_problems(trainer, global_batch_size=config.data.global_batch_size)
+    refuse(problem for problem in problems if problem.key != "trainer")  # `trainer`: this machine lacks the GPUs
+    return int(trainer.get("devices", 1)) * int(trainer.get("num_nodes", 1))
+
+
+def _precision(config: RunConfig, *, device: str, trains: bool) -> tuple[str, str]:
+    precision = config.precision if trains else config.evaluation.precision
+    if precision != "auto":
+        return precision, ""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "bf16-mixed", "auto; no GPU here, planned for one that has bfloat16"
+    return resolve_precision("auto", accelerator="gpu" if device == "cuda" else "cpu"), "auto, for this machine"
+
+
+def _row_tokens(config: RunConfig, *, limit: int) -> tuple[int, str]:
+    longest = config.data.max_length
+    if config.backbone.prompt is None:
+        return min(longest, limit), "data.max_length" if longest <= limit else "what the model takes"
+    # Without the tokenizer: common words and punctuation marks are mostly one token each, and two are special.
+    prompt = len(re.findall(r"\w+|[^\w\s]", config.backbone.prompt.replace("{sentence}", ""))) + 2
+    return min(longest + prompt, limit), f"data.max_length + about {prompt} of the prompt"
+
+
+def _batch(*, rows: int, length: int) -> TokenRows:
+    """Rows of full length; the ids only have to be those of ordinary tokens."""
+    ids = (torch.arange(rows * length) % 100 + 100).view(rows, length)
+    sentence = torch.arange(rows)
+    return TokenRows(ids=ids, lengths=torch.full((rows,), length), sentence=sentence, view=torch.zeros_like(sentence))
+
+
+def _fake(rows: TokenRows, mode: FakeTensorMode) -> TokenRows:
+    ids, lengths, sentence, view = (mode.from_tensor(t) for t in (rows.ids, rows.lengths, rows.sentence, rows.view))
+    return replace(rows, ids=ids, lengths=lengths, sentence=sentence, view=view)
+
+
+def _described(backbone: Backbone) -> str:
+    adapter = f" + LoRA r={backbone.adapter.r}" if backbone.adapter else ""
+    return f"{backbone.name}{adapter}{' with a prompt' if backbone.prompt else ''}"
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
+
+
+def _share(parameters: dict[str, int]) -> str:
+    return f"{100 * parameters['trainable'] / parameters['total']:.3g} % of the total"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:,.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.2f} MiB"

@@ -1,0 +1,228 @@
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cse_bench.data.corpora import TextFile
+from cse_bench.data.token_store import TokenStore, token_store
+from cse_bench.encoders.tokenization import SentenceTokenizer, byte_tokenizer
+from cse_bench.errors import DataError, EncoderError
+
+SENTENCES = ["One.", "Two, and a little more.", "Ça va.", "x" * 100, "Five."]
+
+
+def tokenizer(prompt: str | None = None, *, vocab_size: int = 320) -> SentenceTokenizer:
+    plain = byte_tokenizer(vocab_size=320, decoder=False)
+    plain.add_tokens([f"<{index}>" for index in range(vocab_size - len(plain))])
+    return SentenceTokenizer(plain, prompt=prompt, max_positions=128)
+
+
+def corpus(folder: Path, sentences: list[str] = SENTENCES, name: str = "sentences") -> TextFile:
+    path = folder / f"{name}.txt"
+    path.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    return TextFile(path=str(path))
+
+
+def open_store(folder: Path, **changes) -> TokenStore:
+    options = {"tokenizer": tokenizer(), "max_length": 16} | changes
+    text = options.pop("corpus", None) or corpus(folder)
+    return token_store(text, options.pop("tokenizer"), cache=folder / "cache", **options)
+
+
+def content(store: TokenStore) -> list[list[int]]:
+    rows = store.rows(np.arange(len(store)))
+    return [ids[:length].tolist() for ids, length in zip(rows.ids, rows.lengths, strict=True)]
+
+
+def stores(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "cache" / "tokens").iterdir() if not path.name.endswith(".lock"))
+
+
+@pytest.mark.parametrize("prompt", [None, '"{sentence}" means'])
+@pytest.mark.parametrize("max_length", [3, 16, 32])
+def test_the_store_holds_what_the_tokenizer_gives(tmp_path, prompt, max_length):
+    store = open_store(tmp_path, tokenizer=tokenizer(prompt), max_length=max_length)
+    expected = [tokenizer(prompt)([sentence], max_length=max_length)[0] for sentence in SENTENCES]
+    assert content(store) == expected
+    assert len(store) == len(SENTENCES)
+    assert store.num_tokens == sum(len(row) for row in expected)
+
+
+def test_chunks_join(tmp_path):
+    """More sentences than are tokenised at once."""
+    sentences = [f"Sentence {index}." for index in range(5000)]
+    seen = []
+    store = open_store(tmp_path, corpus=corpus(tmp_path, sentences), on_progress=seen.append)
+    assert content(store) == tokenizer()(sentences, max_length=16)
+    assert len(seen) > 1
+    assert seen == sorted(seen)
+    assert seen[-1] == 5000
+
+
+def test_rows_in_any_order_and_repeated(tmp_path):
+    store = open_store(tmp_path)
+    everything = content(store)
+    index = np.array([4, 0, 3, 0])
+    rows = store.rows(index)
+    assert [ids[:n].tolist() for ids, n in zip(rows.ids, rows.lengths, strict=True)] == [everything[i] for i in index]
+    assert rows.sentence.tolist() == index.tolist()
+    assert rows.view.tolist() == [0, 0, 0, 0]
+    assert rows.ids.shape == (4, 16)
+    assert store.rows(np.array([0])).ids.shape == (1, len(everything[0]))
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(320, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
+def test_ids_take_no_more_bytes_than_the_vocabulary_needs(tmp_path, vocab_size, dtype):
+    of = tokenizer(vocab_size=vocab_size)
+    assert max(of.tokenizer.get_vocab().values()) == vocab_size - 1
+    last = of.tokenizer.convert_ids_to_tokens(vocab_size - 1)
+    store = open_store(tmp_path, corpus=corpus(tmp_path, ["a", last]), tokenizer=of)
+    assert store.description["dtype"] == dtype
+    assert content(store)[1] == [1, vocab_size - 1, 2]  # the largest id survives
+    assert (store.directory / "tokens.bin").stat().st_size == store.num_tokens * np.dtype(dtype).itemsize
+
+
+def test_it_is_memory_mapped(tmp_path):
+    store = open_store(tmp_path)
+    assert isinstance(store._tokens, np.memmap)
+    assert isinstance(store._offsets, np.memmap)
+    assert not store._tokens.flags.writeable
+    rows = store.rows(np.array([0]))
+    rows.ids[0, 0] = 7  # a batch is a copy: what a method writes into it stays out of the store
+    assert store.rows(np.array([0])).ids[0, 0] == 1
+
+
+def test_it_is_used_again_without_reading_the_corpus(tmp_path):
+    class ReadOnce(TextFile):
+        reads = 0
+
+        def lines(self):
+            self.reads += 1
+            return super().lines()
+
+    corpus(tmp_path)
+    once = ReadOnce(path=str(tmp_path / "sentences.txt"))
+    first = open_store(tmp_path, corpus=once)
+    second = open_store(tmp_path, corpus=once)
+    assert once.reads == 1
+    assert second.directory == first.directory
+    assert content(second) == content(first)
+
+
+def test_whatever_decides_the_tokens_decides_the_store(tmp_path):
+    first = open_store(tmp_path).directory
+    assert open_store(tmp_path).directory == first
+    others = [
+        open_store(tmp_path, corpus=corpus(tmp_path, [*SENTENCES[:-1], "Six!!"])),  # same file, same size
+        open_store(tmp_path, tokenizer=tokenizer(vocab_size=321)),
+        open_store(tmp_path, tokenizer=tokenizer("say {sentence}")),
+        open_store(tmp_path, max_length=17),
+        open_store(tmp_path, corpus=TextFile(path=corpus(tmp_path).path.__fspath__(), empty_lines="keep")),
+    ]
+    assert len({first, *(store.directory for store in others)}) == 6
+
+
+def test_the_description_says_what_it_is(tmp_path):
+    store = open_store(tmp_path)
+    description = json.loads((store.directory / "store.json").read_text())
+    assert description["corpus"] == corpus(tmp_path).fingerprint()
+    assert description["tokenizer"] == tokenizer().fingerprint()
+    assert (description["name"], description["max_length"], description["num_rows"]) == ("sentences", 16, 5)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "store.json"])
+@pytest.mark.parametrize("damage", ["cut in half", "one byte less", "gone"])
+def test_a_damaged_store_is_one_error(tmp_path, name, damage):
+    path = open_store(tmp_path).directory / name
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[: len(whole) // 2 if damage == "cut in half" else -1])
+    if name == "store.json" and damage != "cut in half":
+        # Without it there is no store yet, and one is built; its last byte is a newline.
+        assert len(open_store(tmp_path)) == 5
+    else:
+        with pytest.raises(DataError, match=r"token store .* is damaged; delete it and run again"):
+            open_store(tmp_path)
+
+
+def test_an_error_while_building_leaves_nothing_behind(tmp_path):
+    bad = corpus(tmp_path, ["fine"] * 3000 + [""])
+    with pytest.raises(DataError, match=":3001: empty line"):
+        open_store(tmp_path, corpus=bad)
+    assert stores(tmp_path) == []
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(tmp_path, on_progress=stop)
+    assert stores(tmp_path) == []
+    with pytest.raises(EncoderError):
+        open_store(tmp_path, tokenizer=tokenizer("{sentence}" + "x" * 200))
+    assert stores(tmp_path) == []
+    assert len(open_store(tmp_path)) == 5  # and the lock is free
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path):
+    directory = open_store(tmp_path).directory
+    (directory / "store.json").unlink()
+    left = directory.with_name(f".{directory.name}.new")
+    left.mkdir()
+    (left / "tokens.bin").write_bytes(b"half")
+    store = open_store(tmp_path)
+    assert len(store) == 5
+    assert stores(tmp_path) == [store.directory.name]
+
+
+@pytest.mark.parametrize("where", ["cache", "cache/tokens"])
+def test_a_cache_that_cannot_be_written_is_one_error(tmp_path, where):
+    path = tmp_path / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file where a folder should be")
+    with pytest.raises(DataError, match=r"cannot be written under .*set paths.cache") as caught:
+        open_store(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_gets_the_path_and_not_the_tokens(tmp_path):
+    store = open_store(tmp_path, corpus=corpus(tmp_path, ["some sentence"] * 5000))
+    sent = pickle.dumps(store)
+    assert len(sent) < 2000 < (store.directory / "tokens.bin").stat().st_size
+    assert content(pickle.loads(sent)) == content(store)
+
+
+def _build_in_process(folder, barrier, results):
+    barrier.wait(timeout=120)
+    built = []
+    path = str(Path(folder) / "sentences.txt")
+    store = token_store(
+        TextFile(path=path), tokenizer(), max_length=16, cache=Path(folder) / "cache", on_progress=built.append
+    )
+    results.put((len(store), store.num_tokens, bool(built)))
+
+
+def test_two_processes_at_once_get_one_store(tmp_path):
+    sentences = [f"Sentence {index}." for index in range(20_000)]
+    corpus(tmp_path, sentences)
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_build_in_process, args=(str(tmp_path), barrier, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    assert [size for size, _, _ in found] == [20_000, 20_000]
+    assert found[0][1] == found[1][1]
+    assert sorted(built for _, _, built in found) == [False, True]  # one worked, the other waited
+    assert len(stores(tmp_path)) == 1
+    assert (
+        content(open_store(tmp_path, corpus=corpus(tmp_path, sentences)))[-1]
+        == tokenizer()(sentences[-1:], max_length=16)[0]
+    )

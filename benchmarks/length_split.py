@@ -29,9 +29,7 @@ def main() -> None:
     quiet_lightning()
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         config = validate_run(compose("config", overrides=["experiment=quickstart"]))
-    print(
-        f"SimCSE on {config.backbone.name}, batch 64, {ROUNDS} rounds of {STEPS} steps, {torch.get_num_threads()} threads"
-    )
+    print(f"{config.backbone.name}, batch 64, {ROUNDS} rounds of {STEPS} steps, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     encoder = build_encoder(config.backbone)
     lines = list(itertools.islice(build(config.data.corpus).lines(), 64 * STEPS * ROUNDS))

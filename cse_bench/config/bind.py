@@ -1,7 +1,8 @@
 """Binding components to signatures: the arguments of every `_target_` are checked before anything is built.
 
-The schema of a component is the signature of its class: names, types and bounds (`Annotated[float, Field(gt=0)]`). A new method
-or task therefore needs no entry in any list. Arguments that the framework supplies itself (the encoder, say) are left out.
+The schema of a component is the signature of its class: names, types and bounds (`Annotated[float, Field(gt=0)]`). A
+new method or task therefore needs no entry in any list. Arguments that the framework supplies itself (the encoder, say)
+are left out.
 """
 
 import importlib
@@ -46,7 +47,9 @@ def signature_model(target: Any, *, supplied: frozenset[str]) -> type[BaseModel]
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
-    config = ConfigDict(extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(
+        extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
+    )
     return create_model(f"{getattr(target, '__name__', target)}Arguments", __config__=config, **fields)
 
 

@@ -1,7 +1,7 @@
 """The identity of a run: the hash of everything in its config that decides its numbers.
 
-The whole resolved config counts, less the keys listed here, so that no option can be forgotten: matching runs by a hand-picked list of
-keys resumes the wrong run sooner or later.
+The whole resolved config counts, less the keys listed here, so that no option can be forgotten: matching runs by a
+hand-picked list of keys resumes the wrong run sooner or later.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ def identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
 
     Args:
         config: a validated config whose precisions are resolved.
-        corpus_fingerprint: hash of the training text, so that a changed corpus is another run; None when nothing is trained.
+        corpus_fingerprint: hash of the training text, so that a changed corpus is another run; None when nothing is
+            trained.
     """
     return _hash(_identity_of(config, corpus_fingerprint))
 
@@ -50,7 +51,11 @@ def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str,
             content[group].pop(key, None)
     # Where a corpus or a task lies is a path; what it holds is checked by checksums and the corpus fingerprint.
     content["data"]["corpus"].pop("path", None)
-    for component in (content["data"]["corpus"], *content["evaluation"]["dev"].values(), *content["evaluation"]["test"].values()):
+    for component in (
+        content["data"]["corpus"],
+        *content["evaluation"]["dev"].values(),
+        *content["evaluation"]["test"].values(),
+    ):
         for key in ("data", "cache"):
             component.pop(key, None)
     if content["backbone"]["source"] != "random":

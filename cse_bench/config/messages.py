@@ -67,7 +67,8 @@ def problems_of(error: ValidationError, *, at: str, known: Iterable[str] = ()) -
     """
     names = list(known)
     for item in error.errors(include_url=False):
-        # Where a value may have one of several types, pydantic tries each and names it in the path: that is no config key.
+        # Where a value may have one of several types, pydantic tries each and names it in the path: that is no config
+        # key.
         location = [str(part) for part in item["loc"] if not _TYPE_NAME.search(str(part))]
         path = ".".join(part for part in (at, *location) if part)
         if item["type"] == "extra_forbidden":

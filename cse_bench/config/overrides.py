@@ -1,7 +1,7 @@
-"""A first look at the command line: every unknown key and option is named, with the nearest valid one, before Hydra composes.
+"""A first look at the command line: unknown keys and options are named, with the nearest valid one.
 
-Hydra stops at the first bad override and does not guess. This reads the same arguments with Hydra's own parser, compares them with
-what the config holds, and reports all problems together.
+Hydra stops at the first bad override and does not guess. This reads the same arguments with Hydra's own parser,
+compares them with what the config holds, and reports all problems together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,18 @@ from cse_bench.config.messages import Problem, nearest
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
     """The override arguments, without flags and their values."""
-    with_value = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"}
+    with_value = {
+        "--config-dir",
+        "-cd",
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+    }
     with_value |= {"--info", "-i", "--experimental-rerun"}
     found: list[str] = []
     skip = False
@@ -79,7 +90,11 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
-            problems.append(Problem(text, f"cannot be parsed: {str(error).splitlines()[0]}; quote special characters: 'key=\"value\"'"))
+            problems.append(
+                Problem(
+                    text, f"cannot be parsed: {str(error).splitlines()[0]}; quote special characters: 'key=\"value\"'"
+                )
+            )
             continue
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):

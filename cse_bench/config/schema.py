@@ -1,7 +1,7 @@
 """The schema of every config group: what a key may be, and the words that explain a refusal.
 
-Groups with fixed keys are pydantic models here. A group that names a component by `_target_` (method, corpus, task, logger,
-Lightning's Trainer) has the signature of that component as its schema: see `cse_bench.config.bind`.
+Groups with fixed keys are pydantic models here. A group that names a component by `_target_` (method, corpus, task,
+logger, Lightning's Trainer) has the signature of that component as its schema: see `cse_bench.config.bind`.
 """
 
 from typing import Annotated, Any, Literal

@@ -21,7 +21,15 @@ SUPPLIED = {
     "method": frozenset({"encoder", "optimizer", "split_rows_by_length"}),
     "data.corpus": frozenset(),
     "trainer": frozenset(
-        {"precision", "logger", "callbacks", "enable_checkpointing", "use_distributed_sampler", "default_root_dir", "barebones"}
+        {
+            "precision",
+            "logger",
+            "callbacks",
+            "enable_checkpointing",
+            "use_distributed_sampler",
+            "default_root_dir",
+            "barebones",
+        }
         | {"num_sanity_val_steps", "accumulate_grad_batches", "fast_dev_run", "overfit_batches"}
     ),
     "logger": frozenset({"directory", "name", "group", "config", "method"}),
@@ -64,10 +72,10 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """The dotted paths of keys that a config leaves to the user (`???`)."""
-    for key in config:
+    for key in map(str, config):
         if OmegaConf.is_missing(config, key):
             yield f"{prefix}{key}"
-        elif not OmegaConf.is_interpolation(config, str(key)) and isinstance(node := config._get_node(key), DictConfig):
+        elif not OmegaConf.is_interpolation(config, key) and isinstance(node := config._get_node(key), DictConfig):
             yield from _missing(node, f"{prefix}{key}.")
 
 
@@ -125,19 +133,31 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
     if not run.dry_run and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
         if trainer.get("strategy") == "fsdp":
-            yield Problem("trainer.strategy", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu")
+            yield Problem(
+                "trainer.strategy", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu"
+            )
     if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
         yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
-    if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and not run.dry_run and not has_bfloat16("cuda"):
+    if (
+        trainer.get("accelerator") == "gpu"
+        and run.precision == "bf16-mixed"
+        and not run.dry_run
+        and not has_bfloat16("cuda")
+    ):
         yield Problem("precision", "this GPU does not multiply bfloat16; use 16-mixed or 32-true")
     if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
         yield Problem(
-            "backbone.pooling", f"cls reads the first token, which sees nothing in the decoder {run.backbone.name}; use last_token"
+            "backbone.pooling",
+            f"cls reads the first token, which sees nothing in the decoder {run.backbone.name}; use last_token",
         )
     if run.evaluation.selection_metric is not None and not run.evaluation.dev:
-        yield Problem("evaluation.selection_metric", "selects by a dev metric, but evaluation.dev has no task; set it to null")
+        yield Problem(
+            "evaluation.selection_metric", "selects by a dev metric, but evaluation.dev has no task; set it to null"
+        )
     if not method.trains and not (run.evaluation.dev or run.evaluation.test):
-        yield Problem("evaluation", "nothing is trained and nothing is measured; choose evaluation=sts or evaluation=sample")
+        yield Problem(
+            "evaluation", "nothing is trained and nothing is measured; choose evaluation=sts or evaluation=sample"
+        )
     try:
         yield from method.problems(run)
     except EncoderError as error:

@@ -18,7 +18,6 @@ from cse_bench.errors import ConfigError
 from cse_bench.evaluation.task import Evaluation, Task, run_tasks
 from cse_bench.training.precision import autocast, resolve_precision
 
-
 _BAR_DELAY_S = 5.0  # a bar is shown only for what takes longer
 
 
@@ -35,7 +34,7 @@ def build_tasks(components: Mapping[str, Component]) -> list[Task]:
 
 
 def check_selection_metric(metric: str | None, dev_tasks: Sequence[Task]) -> None:
-    """Checks that the dev tasks measure the metric that shall select the checkpoint, before hours are spent on training.
+    """Checks that the dev tasks measure what shall select the checkpoint, before hours are spent on training.
 
     The tasks are asked with made-up vectors; only the names of their metrics are read.
 

@@ -26,8 +26,8 @@ def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Itera
     if accelerator == "gpu" and (found := torch.cuda.device_count()) < devices:
         yield Problem(
             "trainer",
-            f"asks for {devices} GPU{'s' if devices > 1 else ''} on this machine, which has {found or 'none'}; use trainer=cpu, set "
-            "trainer.devices, or plan without them: dry_run=true",
+            f"asks for {devices} GPU{'s' if devices > 1 else ''} on this machine, which has {found or 'none'}; "
+            "use trainer=cpu, set trainer.devices, or plan without them: dry_run=true",
         )
     yield from step_problems(trainer)
     ranks = devices * int(trainer.get("num_nodes", 1))
@@ -35,10 +35,13 @@ def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Itera
         yield Problem("trainer.strategy", f"{ranks} devices need a strategy; set trainer.strategy=ddp")
     if global_batch_size < 2 * ranks:
         yield Problem(
-            "data.global_batch_size", f"{global_batch_size} sentences over {ranks} devices leaves fewer than two for each; raise it"
+            "data.global_batch_size",
+            f"{global_batch_size} sentences over {ranks} devices leaves fewer than two for each; raise it",
         )
     if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) != ranks:
-        yield Problem("trainer.devices", f"{ranks} ranks, but this process was started as one of {os.environ['WORLD_SIZE']}")
+        yield Problem(
+            "trainer.devices", f"{ranks} ranks, but this process was started as one of {os.environ['WORLD_SIZE']}"
+        )
 
 
 def step_problems(trainer: dict[str, Any]) -> Iterator[Problem]:
@@ -47,4 +50,6 @@ def step_problems(trainer: dict[str, Any]) -> Iterator[Problem]:
     if isinstance(steps, int) and steps != -1 and steps < 1:
         yield Problem("trainer.max_steps", f"a number of steps, 1 or more, or -1 for whole epochs, got {steps}")
     if steps == -1 and (not isinstance(epochs, int) or epochs < 1):
-        yield Problem("trainer.max_epochs", f"a number of passes, 1 or more, when trainer.max_steps is -1, got {epochs!r}")
+        yield Problem(
+            "trainer.max_epochs", f"a number of passes, 1 or more, when trainer.max_steps is -1, got {epochs!r}"
+        )

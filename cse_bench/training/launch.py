@@ -107,6 +107,6 @@ def _outcome(files: RankFiles, name: str, code: int) -> TrainingSummary:
     if files.failed.is_file():
         raise TrainingError(files.failed.read_text())
     raise TrainingError(
-        f"a rank of {name} was lost (exit code {code}); its last words are above. Nothing there? Then it was killed from "
-        "outside, e.g. for lack of memory"
+        f"a rank of {name} was lost (exit code {code}); its last words are above. Nothing there? Then it was killed "
+        "from outside, e.g. for lack of memory"
     )

@@ -84,7 +84,10 @@ COMBINATIONS = {
     "nothing to do": (["method=untrained"], ["evaluation: nothing is trained and nothing is measured"]),
     "hub without id": (["backbone=hub"], ["backbone.hub_id: this key is required", "backbone.hub_id=VALUE"]),
     "local without path": (["backbone=local"], ["backbone.path: this key is required"]),
-    "plan without architecture": (["backbone=hub", "backbone.hub_id=a/b", "dry_run=true"], ["describes no architecture"]),
+    "plan without architecture": (
+        ["backbone=hub", "backbone.hub_id=a/b", "dry_run=true"],
+        ["describes no architecture"],
+    ),
 }
 
 
@@ -116,7 +119,9 @@ def test_wrong_invocation(name: str, corpus: Path, tmp_path: Path, monkeypatch: 
     arguments, expected = (TYPOS | VALUES | COMBINATIONS)[name]
     base = [argument.format(corpus=corpus) for argument in BASE] + [f"paths.output_dir={tmp_path / 'out'}"]
     given = {argument.partition("=")[0] for argument in arguments}
-    message = refused(monkeypatch, [argument for argument in base if argument.partition("=")[0] not in given] + arguments)
+    message = refused(
+        monkeypatch, [argument for argument in base if argument.partition("=")[0] not in given] + arguments
+    )
     for words in expected:
         assert words in message
     assert not list((tmp_path / "out").glob("*-*")), "a run directory was made for a command that was refused"
@@ -181,7 +186,9 @@ def test_local_backbone_without_a_model(corpus: Path, tmp_path: Path, monkeypatc
 
 
 def test_all_problems_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refused(monkeypatch, ["method.temperature=0", "optimizer.lr=-1", "seed=-3", "logger=wandb", "+method.x=1"])
+    message = refused(
+        monkeypatch, ["method.temperature=0", "optimizer.lr=-1", "seed=-3", "logger=wandb", "+method.x=1"]
+    )
     assert "4 problems" in message
     for key in ("method.temperature", "optimizer.lr", "seed", "method.x"):
         assert f"- {key}: " in message

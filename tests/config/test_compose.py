@@ -41,7 +41,9 @@ def test_every_option_fits_its_schema(choice: str) -> None:
     assert isinstance(config, RunConfig)
 
 
-@pytest.mark.parametrize("recipe", sorted((CONF / "recipe").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "recipe", sorted((CONF / "recipe").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_recipe_is_pulled_in(recipe: Path) -> None:
     config = composed(f"method={recipe.parent.name}", f"backbone={recipe.stem}")
     for key, value in _leaves(yaml.safe_load(recipe.read_text())):
@@ -68,7 +70,9 @@ def test_no_default_is_hidden_in_code(choice: str) -> None:
     evaluation = config["evaluation"]
     components = {"method": config["method"], "data.corpus": config["data"]["corpus"]}
     components |= {f"logger.{name}": component for name, component in config["logger"].items()}
-    components |= {f"evaluation.{name}": component for split in ("dev", "test") for name, component in evaluation[split].items()}
+    components |= {
+        f"evaluation.{name}": component for split in ("dev", "test") for name, component in evaluation[split].items()
+    }
     for path, component in components.items():
         parameters = set(inspect.signature(locate(component["_target_"])).parameters)
         supplied = SUPPLIED.get(path, SUPPLIED.get(path.partition(".")[0], frozenset()))
@@ -94,6 +98,16 @@ def test_every_file_opens_with_a_comment(file: Path) -> None:
 def test_every_key_is_commented_where_it_first_stands(group: str) -> None:
     text = "\n".join((CONF / group / f"{option}.yaml").read_text() for option in options(group))
     keys = {key for option in options(group) for key in yaml.safe_load((CONF / group / f"{option}.yaml").read_text())}
-    obvious = {"_target_", "corpus", "dev", "test", "accelerator", "num_nodes", "strategy", "enable_progress_bar", "path"}
+    obvious = {
+        "_target_",
+        "corpus",
+        "dev",
+        "test",
+        "accelerator",
+        "num_nodes",
+        "strategy",
+        "enable_progress_bar",
+        "path",
+    }
     for key in keys - obvious:
         assert any(line.startswith(f"{key}:") and "#" in line for line in text.splitlines()), key

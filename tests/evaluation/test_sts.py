@@ -70,7 +70,7 @@ class InventedFiles:
         )
 
     def sources(self) -> dict[str, str]:
-        return {file: "00" for file in self.read}
+        return dict.fromkeys(self.read, "00")
 
 
 @pytest.fixture

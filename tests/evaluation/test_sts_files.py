@@ -136,7 +136,7 @@ def test_unknown_task_and_split_are_refused() -> None:
 
 
 def test_tables_are_complete() -> None:
-    assert TEST_PAIRS == dict(sts12=3108, sts13=1500, sts14=3750, sts15=3000, sts16=1186, stsb=1379, sickr=4927)
+    assert dict(sts12=3108, sts13=1500, sts14=3750, sts15=3000, sts16=1186, stsb=1379, sickr=4927) == TEST_PAIRS
     assert len(SHA256) == 2 * sum(len(subsets) for subsets in SUBSETS.values()) + 3 + 1
     assert len(set(SHA256.values())) == len(SHA256)
 

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from cse_bench.config.schema import RunConfig
@@ -48,6 +49,9 @@ def main(path: str) -> None:
         files.write_failure(f"{type(error).__name__}: {error}")
         close_loggers(loggers, failed=True)
         raise
+    # Together and before Python ends: a rank that leaves its connections to chance can be aborted at the very end.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

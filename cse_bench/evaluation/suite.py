@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cse_bench.config.bind import build
 from cse_bench.config.messages import nearest
@@ -16,6 +14,7 @@ from cse_bench.encoders.encoder import encode_sentences
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.errors import ConfigError
 from cse_bench.evaluation.task import Evaluation, Task, run_tasks
+from cse_bench.training.bars import progress_bar
 from cse_bench.training.precision import autocast, resolve_precision
 
 _BAR_DELAY_S = 5.0  # a bar is shown only for what takes longer
@@ -75,8 +74,10 @@ class Evaluator:
         device = next(self.module.parameters()).device.type
         precision = resolve_precision(self.precision, accelerator="gpu" if device == "cuda" else device)
         # An evaluation inside training runs under the trainer's own autocast, which must not decide its precision.
-        bar: tqdm[Any] = tqdm(total=len(sentences), desc="encoding", unit=" sentences", leave=False, delay=_BAR_DELAY_S)
-        with autocast(precision, device), bar:
+        with (
+            autocast(precision, device),
+            progress_bar("encoding", unit=" sentences", total=len(sentences), delay_s=_BAR_DELAY_S) as bar,
+        ):
             return encode_sentences(
                 self.module,
                 self.embed,

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from cse_bench.evaluation.callback import EvaluationCallback
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.training.bars import progress_bar
 from cse_bench.training.cost import CostMeter
 
 
@@ -23,20 +24,13 @@ class ProgressBar(lightning.Callback):
         self._cost = cost
         self._evaluation = evaluation
         self._bar: tqdm[Any] | None = None
-        # In a log file every refresh is a line.
-        self._refresh_steps, self._refresh_s = (5, 0.5) if sys.stderr.isatty() else (100, 10.0)
+        self._refresh_steps = 5 if sys.stderr.isatty() else 100
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Opens the bar at the step where the run goes on."""
         if trainer.is_global_zero:
-            self._bar = tqdm(
-                total=int(trainer.estimated_stepping_batches),
-                initial=trainer.global_step,
-                desc="training",
-                unit="step",
-                mininterval=self._refresh_s,
-                dynamic_ncols=True,
-            )
+            steps = int(trainer.estimated_stepping_batches)
+            self._bar = progress_bar("training", unit="step", total=steps, done=trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,7 +10,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.plugins import DoublePrecision
-from tqdm import tqdm
 
 from cse_bench.config.bind import build
 from cse_bench.config.schema import RunConfig
@@ -25,6 +24,7 @@ from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.results.metrics_log import MetricsLog
 from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.bars import progress_bar
 from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes
 from cse_bench.training.gather import objects_of_ranks
 from cse_bench.training.loss_log import LossLog
@@ -167,7 +167,7 @@ def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int
 
 def open_store(config: RunConfig, corpus: Corpus, tokenizer: SentenceTokenizer) -> TokenStore:
     """The token store of the run, with a progress bar while it is built."""
-    with tqdm(desc=f"tokenising {corpus.name}", unit=" sentences", unit_scale=True, leave=False, delay=2.0) as bar:
+    with progress_bar(f"tokenising {corpus.name}", unit=" sentences", delay_s=2.0) as bar:
         return token_store(
             corpus,
             tokenizer,

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all lint format bench smollm2 lock clean
+.PHONY: help install demo test test-slow test-lowest test-all lint format bench smollm2 lock clean
 
 help:  ## this page
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,11 @@ test: install  ## the fast tests
 
 test-slow: install  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml admits
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest
 
 test-all: test test-slow  ## all tests
 
@@ -53,5 +58,5 @@ lock:  ## write constraints.txt anew: the newest versions that pyproject.toml ad
 	 $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	rm -rf $(VENV)-lock
 
-clean:  ## remove the environment and caches, never results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and caches, never results
+	rm -rf $(VENV) $(VENV)-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,8 +50,9 @@ def main(path: str) -> None:
         close_loggers(loggers, failed=True)
         raise
     # Together and before Python ends: a rank that leaves its connections to chance can be aborted at the very end.
-    dist.barrier()
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

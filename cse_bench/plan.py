@@ -173,7 +173,7 @@ def plan(config: RunConfig) -> Plan:
     parameters = {
         "total": sum(p.numel() for p in method.parameters()),
         "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad) if method.trains else 0,
-        "inference": sum(p.numel() for p in method.encoder.parameters()),
+        "inference": sum(p.numel() for p in method.sentence_encoder.parameters()),
     }
     length, length_remark = _row_tokens(config, limit=method.encoder.tokenizer.max_positions)
     with_fake_tensors(method, mode)
@@ -243,7 +243,9 @@ def _method(config: RunConfig) -> ContrastiveMethod:
             config.method,
             encoder=build_encoder(backbone.model_copy(update=changes)),
             optimizer=config.optimizer,
+            seed=config.seed,
             split_rows_by_length=config.data.split_rows_by_length,
+            gradient_cache_rows=config.data.gradient_cache_rows,
         )
     return method.train()
 
@@ -281,8 +283,7 @@ def _batch(*, rows: int, length: int) -> TokenRows:
 
 
 def _fake(rows: TokenRows, mode: FakeTensorMode) -> TokenRows:
-    ids, lengths, sentence, view = (mode.from_tensor(t) for t in (rows.ids, rows.lengths, rows.sentence, rows.view))
-    return replace(rows, ids=ids, lengths=lengths, sentence=sentence, view=view)
+    return replace(rows, ids=mode.from_tensor(rows.ids), lengths=mode.from_tensor(rows.lengths))
 
 
 def _described(backbone: Backbone) -> str:

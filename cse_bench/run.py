@@ -12,7 +12,7 @@ from cse_bench.config.identity import group_identity, identity
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import load_encoder
-from cse_bench.encoders.encoder import Encoder, build_encoder
+from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
 from cse_bench.errors import ConfigError, CSEBenchError, DataError
 from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
 from cse_bench.evaluation.task import Evaluation
@@ -54,6 +54,7 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
     baseline = _baseline(config) if method.trains and config.evaluation.baseline and tasks else None
     if directory.is_complete() and not config.overwrite:
         return _answer(directory, baseline, reused=True)
+    prerequisites = {name: _prerequisite(needed) for name, needed in method.prerequisites(config).items()}
     with directory.locked(wait=wait):
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
             return _answer(directory, baseline, reused=True)
@@ -64,12 +65,15 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         directory.start(config, results)
         loggers = extra_loggers(config, directory) if method.trains else []
         try:
-            training = _train(config, directory, loggers) if method.trains else None
-            encoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
+            training = _train(config, directory, loggers, prerequisites) if method.trains else None
+            encoder: SentenceEncoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
             if evaluation:
                 directory.write_pair_scores(evaluation.per_pair)
             results |= _final_results(config, training, evaluation, encoder)
+            results["method"]["notes"] = training.notes if training else {}
+            results["prerequisites"] = {name: done["name"] for name, done in prerequisites.items()}
+            results["metrics"]["cost/prerequisites_time_s"] = _time_before(prerequisites)
             directory.write(results)
             for logger in loggers:
                 final = {f"final/{metric}": value for metric, value in results["metrics"].items()}
@@ -133,18 +137,36 @@ def _baseline(config: RunConfig) -> dict[str, Any]:
     return run(config.model_copy(update=update), wait=True)
 
 
-def _train(config: RunConfig, directory: RunDirectory, loggers: list[Any]) -> TrainingSummary:
+def _prerequisite(config: RunConfig) -> dict[str, Any]:
+    """A run that another one needs; found if it was done already."""
+    evaluation = config.evaluation.model_copy(update={"baseline": False})
+    return run(config.model_copy(update={"evaluation": evaluation, "overwrite": False}), wait=True)
+
+
+def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:
+    """What it took to train the runs that this one needs, and those that they need."""
+    metrics = [done["metrics"] for done in prerequisites.values()]
+    return sum(
+        one.get("cost/train_time_s", 0.0) + one.get("cost/preparation_time_s", 0.0) + one["cost/prerequisites_time_s"]
+        for one in metrics
+    )
+
+
+def _train(
+    config: RunConfig, directory: RunDirectory, loggers: list[Any], prerequisites: dict[str, dict[str, Any]]
+) -> TrainingSummary:
+    encoders = {name: Path(done["directory"]) / "model" for name, done in prerequisites.items()}
     ranks = number_of_ranks(config)
     if ranks > 1:
-        return train_on_ranks(config, directory, ranks=ranks)
-    return train(config, directory, loggers=loggers)
+        return train_on_ranks(config, directory, ranks=ranks, prerequisites=encoders)
+    return train(config, directory, loggers=loggers, prerequisites=encoders)
 
 
 def _device(config: RunConfig) -> torch.device:
     return torch.device(device_type(config.trainer.arguments().get("accelerator", "auto")))
 
 
-def _evaluate(config: RunConfig, encoder: Encoder, tasks: list[Any]) -> Evaluation:
+def _evaluate(config: RunConfig, encoder: SentenceEncoder, tasks: list[Any]) -> Evaluation:
     """Dev and test tasks, once, with the encoder as it was saved."""
     encoder.to(_device(config))
     evaluator = Evaluator(
@@ -181,7 +203,7 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
 
 
 def _final_results(
-    config: RunConfig, training: TrainingSummary | None, evaluation: Evaluation | None, encoder: Encoder
+    config: RunConfig, training: TrainingSummary | None, evaluation: Evaluation | None, encoder: SentenceEncoder
 ) -> dict[str, Any]:
     metrics: dict[str, float] = dict(evaluation.metrics) if evaluation else {}
     if training:
@@ -194,6 +216,7 @@ def _final_results(
     return {
         "status": "complete",
         "finished": _now(),
+        "pooling": encoder.pooling,
         "selection": training.selection if training else None,
         "steps": training.steps if training else 0,
         "data": {

@@ -33,7 +33,9 @@ def main(path: str) -> None:
     loggers = []
     try:
         loggers = extra_loggers(config, directory) if first else []
-        summary = train(config, directory, loggers=loggers, stop_file=files.stop)
+        summary = train(
+            config, directory, loggers=loggers, prerequisites=files.read_prerequisites(), stop_file=files.stop
+        )
         if first:
             files.write_summary(summary)
         close_loggers(loggers)

@@ -126,7 +126,11 @@ class PairScore:
 
 
 def tiny_method(
-    *overrides: str, dtype: torch.dtype = torch.float64, seed: int = 0, split: bool = False
+    *overrides: str,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    split: bool = False,
+    cache_rows: int | None = None,
 ) -> ContrastiveMethod:
     """A method on the random backbone, in train mode."""
     torch.manual_seed(seed)
@@ -135,7 +139,9 @@ def tiny_method(
         config.method,
         encoder=build_encoder(config.backbone).to(dtype),
         optimizer=config.optimizer,
+        seed=seed,
         split_rows_by_length=split,
+        gradient_cache_rows=cache_rows,
     )
     return method.to(dtype).train()
 

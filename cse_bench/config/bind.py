@@ -8,7 +8,7 @@ are left out.
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any, Unpack, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -46,7 +46,11 @@ def signature_model(target: Any, *, supplied: frozenset[str]) -> type[BaseModel]
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+    # `**shared: Unpack[...]` names what the framework supplies; any other `**options` takes what it is given.
+    open_ended = any(
+        p.kind is p.VAR_KEYWORD and get_origin(hints.get(p.name)) is not Unpack
+        for p in inspect.signature(target).parameters.values()
+    )
     config = ConfigDict(
         extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
     )

@@ -109,6 +109,7 @@ class Data(Section):
     max_length: Annotated[int, Field(ge=3)]
     drop_last: bool
     split_rows_by_length: bool
+    gradient_cache_rows: Annotated[int, Field(ge=1)] | None
     num_workers: Annotated[int, Field(ge=0)]
 
 

@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # What the framework passes itself, by the config path of the component.
 SUPPLIED = {
-    "method": frozenset({"encoder", "optimizer", "split_rows_by_length"}),
+    "method": frozenset(),  # through `**shared`, see `cse_bench.methods.base.Shared`
     "data.corpus": frozenset(),
     "trainer": frozenset(
         {

@@ -28,16 +28,17 @@ class Piece:
     length: int
 
 
-def length_pieces(lengths: Tensor, *, overhead_tokens: int) -> list[Piece]:
+def length_pieces(lengths: Tensor, *, overhead_tokens: int, max_rows: int | None = None) -> list[Piece]:
     """Cuts the rows, sorted by length, into the pieces that cost least.
 
     The cost of a piece is (rows * columns) + overhead_tokens: its padded tokens, and the fixed cost of one more forward
-    and backward expressed in tokens. Pieces end at multiples of 16 rows and have a multiple of 8 columns (or the
-    longest row's length). Minimised exactly, by dynamic programming over the possible cuts.
+    and backward expressed in tokens. Pieces end at multiples of 16 rows (of `max_rows` if that is less) and have a
+    multiple of 8 columns (or the longest row's length). Minimised exactly, by dynamic programming over possible cuts.
 
     Args:
         lengths: tokens of each row, (n,).
         overhead_tokens: how many tokens one more piece is worth.
+        max_rows: of a piece; None: as many as pay off.
 
     Returns:
         Pieces in ascending order of length; their rows together are a permutation of 0..n-1.
@@ -45,13 +46,16 @@ def length_pieces(lengths: Tensor, *, overhead_tokens: int) -> list[Piece]:
     values = lengths.numpy()
     order = np.argsort(values, kind="stable")
     longest = int(values.max())
-    ends = np.append(np.arange(_ROW_STEP, len(values), _ROW_STEP), len(values))
+    step = _ROW_STEP if max_rows is None else min(_ROW_STEP, max_rows)
+    most = len(values) if max_rows is None else max_rows
+    ends = np.append(np.arange(step, len(values), step), len(values))
     starts = np.concatenate(([0], ends[:-1]))
     columns = np.minimum(-(-values[order[ends - 1]] // _LENGTH_STEP) * _LENGTH_STEP, longest)
     best = np.zeros(len(ends) + 1)  # best[k]: least cost of the rows before ends[k - 1]
     cut = np.zeros(len(ends) + 1, dtype=int)
     for k in range(1, len(ends) + 1):
-        costs = best[:k] + (ends[k - 1] - starts[:k]) * columns[k - 1] + overhead_tokens
+        rows = ends[k - 1] - starts[:k]
+        costs = np.where(rows <= most, best[:k] + rows * columns[k - 1] + overhead_tokens, np.inf)
         cut[k] = int(np.argmin(costs))
         best[k] = costs[cut[k]]
     pieces = []
@@ -60,3 +64,8 @@ def length_pieces(lengths: Tensor, *, overhead_tokens: int) -> list[Piece]:
         pieces.append(Piece(torch.from_numpy(order[starts[cut[k]] : ends[k - 1]]), int(columns[k - 1])))
         k = cut[k]
     return pieces[::-1]
+
+
+def pieces_in_order(rows: int, length: int, *, max_rows: int) -> list[Piece]:
+    """Consecutive blocks of at most `max_rows` rows, all of `length` columns."""
+    return [Piece(block, length) for block in torch.arange(rows).split(max_rows)]

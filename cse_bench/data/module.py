@@ -1,5 +1,7 @@
 """The data of a run as Lightning's DataModule: token store, sampler, loader."""
 
+from dataclasses import replace
+
 import lightning
 import numpy as np
 import torch
@@ -20,8 +22,9 @@ class _Batches(Dataset[TokenRows]):
     def __len__(self) -> int:
         return len(self._store)
 
-    def __getitem__(self, index: np.ndarray) -> TokenRows:
-        return self._store.rows(index)
+    def __getitem__(self, batch: tuple[int, np.ndarray]) -> TokenRows:
+        epoch, index = batch
+        return replace(self._store.rows(index), epoch=epoch)
 
 
 class SentenceData(lightning.LightningDataModule):

@@ -1,9 +1,11 @@
 """Token rows: what travels from the corpus through the views of a method into its encoder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,10 @@ class TokenRows:
         ids: token ids, (n, l); the content beyond a row's length is padding.
         lengths: number of real tokens of each row, (n,). Stays on the CPU, where the work is planned: reading it back
             from a GPU would make every step wait.
-        sentence: index of each row's sentence in the corpus, (n,).
-        view: which view each row is, (n,).
+        sentence: index of each row's sentence in the corpus, (n,). On the CPU, for lookups.
+        view: which view each row is, (n,). On the CPU.
         num_views: number of views, v.
+        epoch: how often the corpus was read whole before these rows.
     """
 
     ids: Tensor
@@ -27,34 +30,27 @@ class TokenRows:
     sentence: Tensor
     view: Tensor
     num_views: int = 1
+    epoch: int = 0
 
     def __len__(self) -> int:
         return self.ids.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenRows":  # noqa: FBT001, FBT002 (Lightning's call)
         """The rows on another device (Lightning moves batches by this method)."""
-        ids, sentence, view = (t.to(device, non_blocking=non_blocking) for t in (self.ids, self.sentence, self.view))
-        return replace(self, ids=ids, sentence=sentence, view=view)
+        return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))
 
     def repeat(self, views: int) -> "TokenRows":
         """The same rows `views` times, view-major."""
-        return TokenRows(
-            ids=self.ids.repeat(views, 1),
-            lengths=self.lengths.repeat(views),
-            sentence=self.sentence.repeat(views),
-            view=torch.arange(views, device=self.view.device).repeat_interleave(len(self)),
-            num_views=views,
-        )
+        return stacked([self] * views)
 
     def take(self, index: Tensor, *, length: int) -> "TokenRows":
         """The rows at `index` (on the CPU), cut to `length` columns (which must cover the longest of them)."""
-        there = index.to(self.ids.device)
         return replace(
             self,
-            ids=self.ids[there, :length],
+            ids=self.ids[index.to(self.ids.device), :length],
             lengths=self.lengths[index],
-            sentence=self.sentence[there],
-            view=self.view[there],
+            sentence=self.sentence[index],
+            view=self.view[index],
         )
 
     def mask(self) -> Tensor:
@@ -73,6 +69,20 @@ class TokenRows:
             source = (columns - padding) % width  # the padding rotates to the front
             ids, mask = ids.gather(1, source), mask.gather(1, source)
         return ids, mask
+
+
+def stacked(views: Sequence[TokenRows]) -> TokenRows:
+    """Blocks of b rows each as the views of one step, view-major, padded to the longest row of all."""
+    first = views[0]
+    width = max(view.ids.shape[1] for view in views)
+    return TokenRows(
+        ids=torch.cat([functional.pad(view.ids, (0, width - view.ids.shape[1])) for view in views]),
+        lengths=torch.cat([view.lengths for view in views]),
+        sentence=torch.cat([view.sentence for view in views]),
+        view=torch.arange(len(views)).repeat_interleave(len(first)),
+        num_views=len(views),
+        epoch=first.epoch,
+    )
 
 
 def rows_of(token_lists: list[list[int]]) -> TokenRows:

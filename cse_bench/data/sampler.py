@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class GlobalBatchSampler(Sampler[np.ndarray]):
+class GlobalBatchSampler(Sampler[tuple[int, np.ndarray]]):
     """Global batches of a shuffled corpus, of which every rank takes its slice.
 
     Epoch e is the permutation drawn from (seed, e); global batch k is its k-th block of g sentences; rank r of w takes
@@ -49,9 +49,10 @@ class GlobalBatchSampler(Sampler[np.ndarray]):
     def __len__(self) -> int:
         return self.batches_per_epoch
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The epoch, and the numbers of the sentences of a batch."""
         epoch, start = divmod(self.position(), self.batches_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_sentences)
         for batch in range(start, self.batches_per_epoch):
             block = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
-            yield np.array_split(block, self.world_size)[self.rank]
+            yield epoch, np.array_split(block, self.world_size)[self.rank]

@@ -6,6 +6,8 @@ evaluating with another pooler than the one trained. An encoder saved here can o
 * `model.safetensors`, `config.json`, tokenizer files: the body, readable by plain Transformers (without an adapter)
 * `adapter/`: PEFT's files when an adapter was trained; the body is then named, not copied
 * `base/`: the body beneath an adapter, when it came from nowhere (random weights)
+* `readout.safetensors`: trained layers that read the vector off the token states, where there are any
+* `tower_1/`, `tower_2/`, ...: whole saved encoders whose vectors are added; nothing of the above is then beside them
 * `sentence_encoder.json`: pooling, prompt, padding side, truncation, provenance, what was training only
 * `training_only.safetensors`: parts that training used and inference does not (SimCSE's head)
 """
@@ -16,9 +18,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -26,18 +28,25 @@ from cse_bench import __version__
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.adapters import load_lora, state_without_lora
 from cse_bench.encoders.architecture import max_positions
-from cse_bench.encoders.encoder import Encoder
+from cse_bench.encoders.encoder import Encoder, SentenceEncoder
+from cse_bench.encoders.readout import Readout, build_readout
+from cse_bench.encoders.summed import SummedEncoders
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.encoders.weights import load_body, load_pretrained, quiet_transformers
-from cse_bench.errors import EncoderError
+from cse_bench.errors import EncoderError, first_line
 
 DESCRIPTION = "sentence_encoder.json"
 _FORMAT = 1
-_BASE, _ADAPTER = "base", "adapter"
+_BASE, _ADAPTER, _READOUT = "base", "adapter", "readout.safetensors"
 
 
 def save_encoder(
-    encoder: Encoder, directory: Path, *, backbone: Backbone, training: dict[str, Any], training_only: dict[str, Tensor]
+    encoder: SentenceEncoder,
+    directory: Path,
+    *,
+    backbone: Backbone,
+    training: dict[str, Any],
+    training_only: dict[str, Tensor],
 ) -> None:
     """Writes an encoder so that the directory is complete or absent, whatever interrupts the writing.
 
@@ -53,20 +62,21 @@ def save_encoder(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with quiet_transformers():
-            _write_weights(encoder, temporary, backbone)
-            encoder.tokenizer.tokenizer.save_pretrained(temporary)
-        if training_only:
-            # Copied, since safetensors refuses tensors that share memory.
-            tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in training_only.items()}
-            save_file(tensors, temporary / "training_only.safetensors")
+        if isinstance(encoder, SummedEncoders):
+            own: dict[str, Any] = {"sum_of": []}
+            for number, tower in enumerate(encoder.towers, start=1):
+                assert isinstance(tower, Encoder)
+                name = f"tower_{number}"
+                save_encoder(tower, temporary / name, backbone=backbone, training=training, training_only={})
+                own["sum_of"].append(name)
+        else:
+            assert isinstance(encoder, Encoder)
+            own = _write_encoder(encoder, temporary, backbone)
+        _save_tensors(training_only, temporary / "training_only.safetensors")
         description = {
             "format": _FORMAT,
             "cse_bench": __version__,
-            "pooling": encoder.pooling,
-            "prompt": encoder.tokenizer.prompt,
-            "padding_side": encoder.padding_side,
-            "family": encoder.family,
+            **own,
             "backbone": backbone.model_dump(mode="json"),
             "provenance": encoder.provenance,
             "training": training,
@@ -77,6 +87,30 @@ def save_encoder(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _write_encoder(encoder: Encoder, directory: Path, backbone: Backbone) -> dict[str, Any]:
+    """Weights and tokenizer; what says how they are used."""
+    with quiet_transformers():
+        _write_weights(encoder, directory, backbone)
+        encoder.tokenizer.tokenizer.save_pretrained(directory)
+    readout = None
+    if encoder.readout is not None:
+        _save_tensors(encoder.readout.state_dict(), directory / _READOUT)
+        readout = {"name": encoder.readout.name, "arguments": encoder.readout.arguments()}
+    return {
+        "pooling": encoder.pooling,
+        "readout": readout,
+        "prompt": encoder.tokenizer.prompt,
+        "padding_side": encoder.padding_side,
+        "family": encoder.family,
+    }
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    if tensors:
+        # Copied, since safetensors refuses tensors that share memory.
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _write_weights(encoder: Encoder, directory: Path, backbone: Backbone) -> None:
@@ -113,7 +147,7 @@ def is_saved_encoder(directory: Path) -> bool:
 
 def load_encoder(
     directory: Path, *, dtype: str | None = None, attention: str | None = None, trust_remote_code: bool | None = None
-) -> Encoder:
+) -> SentenceEncoder:
     """An encoder as it was saved, in eval mode.
 
     Args:
@@ -126,13 +160,17 @@ def load_encoder(
         EncoderError: the directory is not a saved encoder, or is damaged, or was written by a later version.
     """
     description = read_description(directory)
-    given = {"dtype": dtype, "attention": attention, "trust_remote_code": trust_remote_code}
+    given: dict[str, Any] = {"dtype": dtype, "attention": attention, "trust_remote_code": trust_remote_code}
     changed = {name: value for name, value in given.items() if value is not None}
+    if towers := description.get("sum_of"):
+        loaded = [load_encoder(directory / name, **changed) for name in towers]
+        return SummedEncoders([tower for tower in loaded if isinstance(tower, Encoder)]).eval()
     try:
         backbone = Backbone(**(description["backbone"] | changed))
         prompt = description["prompt"]
         options = {name: description[name] for name in ("pooling", "padding_side", "family")}
         provenance = description["provenance"] | {"saved_encoder": str(directory)}
+        readout = _load_readout(directory, description.get("readout"))
     except (KeyError, TypeError, ValidationError) as error:
         raise EncoderError(f"'{directory / DESCRIPTION}' is damaged: {type(error).__name__} {error}") from error
     body, tokenizer = _load_weights(directory, backbone)
@@ -141,8 +179,20 @@ def load_encoder(
         SentenceTokenizer(tokenizer, prompt=prompt, max_positions=max_positions(body.config)),
         **options,
         provenance=provenance,
+        readout=readout,
     )
     return encoder.eval()
+
+
+def _load_readout(directory: Path, description: dict[str, Any] | None) -> Readout | None:
+    if description is None:
+        return None
+    readout = build_readout(description["name"], description["arguments"])
+    try:
+        readout.load_state_dict(load_file(directory / _READOUT))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise EncoderError(f"'{directory / _READOUT}' is missing or damaged: {first_line(error)}") from error
+    return readout
 
 
 def _load_weights(directory: Path, backbone: Backbone) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -179,8 +229,3 @@ def read_description(directory: Path) -> dict[str, Any]:
             f"'{path}' has format {written}, this version reads up to {_FORMAT}; install a newer cse_bench"
         )
     return description
-
-
-def state_without_encoder(module: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors of a method that are not its encoder's: what training needs and inference does not."""
-    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith("encoder.")}

@@ -14,6 +14,7 @@ from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.encoders.adapters import add_lora
 from cse_bench.encoders.architecture import first_position, is_decoder, max_positions
 from cse_bench.encoders.pooling import POOLING
+from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.encoders.weights import load_body
 from cse_bench.errors import EncoderError
@@ -21,7 +22,32 @@ from cse_bench.errors import EncoderError
 _TOKENISE_AT_ONCE = 4096  # sentences; bounds the memory of the tokenizer's intermediate objects
 
 
-class Encoder(nn.Module):
+class SentenceEncoder(nn.Module):
+    """What turns token rows into sentence vectors at inference: calling it gives (n, d).
+
+    Attributes:
+        tokenizer: sentences to token ids, prompt included.
+        pooling: how a vector is read, for people.
+        provenance: where the weights come from, for the result.
+    """
+
+    tokenizer: SentenceTokenizer
+    pooling: str
+    provenance: dict[str, Any]
+
+    @property
+    def width(self) -> int:
+        """Length d of a sentence vector."""
+        raise NotImplementedError
+
+    def encode(
+        self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None
+    ) -> np.ndarray:
+        """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`."""
+        return encode_sentences(self, self, self.tokenizer, sentences, batch_tokens=batch_tokens, max_length=max_length)
+
+
+class Encoder(SentenceEncoder):
     """A pretrained body with the pooling that reads a sentence vector off its token states.
 
     Args:
@@ -31,6 +57,7 @@ class Encoder(nn.Module):
         padding_side: `right` or `left`; decides no embedding.
         family: `encoder` (bidirectional) or `decoder` (causal).
         provenance: where the weights come from, for the result.
+        readout: trained layers that read the vector instead of the pooling, see `cse_bench.encoders.readout`.
 
     Raises:
         EncoderError: a pooling or padding side that this body cannot have.
@@ -45,6 +72,7 @@ class Encoder(nn.Module):
         padding_side: str,
         family: str,
         provenance: dict[str, Any] | None = None,
+        readout: Readout | None = None,
     ) -> None:
         super().__init__()
         if pooling == "cls" and family == "decoder":
@@ -57,6 +85,7 @@ class Encoder(nn.Module):
         self.padding_side = padding_side
         self.family = family
         self.provenance = provenance or {}
+        self.readout = readout
         accepted = inspect.signature(self.plain_body.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_cache = family == "decoder" and "use_cache" in accepted
@@ -103,13 +132,13 @@ class Encoder(nn.Module):
         """Pooled vectors of token rows: (n, d)."""
         ids, mask = rows.padded(pad_token_id=self.tokenizer.pad_token_id, side=self.padding_side)
         last, first = self.states(ids, mask, with_first=self.pooling == "first_last_mean")
-        return POOLING[self.pooling](last, first, mask)
+        return self.pooled(last, first, mask)
 
-    def encode(
-        self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None
-    ) -> np.ndarray:
-        """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`."""
-        return encode_sentences(self, self, self.tokenizer, sentences, batch_tokens=batch_tokens, max_length=max_length)
+    def pooled(self, last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
+        """Sentence vectors from token states, (b, l, d) -> (b, d)."""
+        if self.readout is not None:
+            return self.readout(last, mask)
+        return POOLING[self.pooling](last, first, mask)
 
 
 def encode_sentences(

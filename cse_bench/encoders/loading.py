@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
-from cse_bench.encoders.encoder import Encoder, build_encoder
+from cse_bench.encoders.encoder import Encoder, SentenceEncoder, build_encoder
 from cse_bench.errors import EncoderError, first_line
 
 # How sentence-transformers names what a pooling layer does: in older files flags, in newer ones a word.
@@ -25,7 +25,7 @@ def open_encoder(
     dtype: str | None = None,
     attention: str = "sdpa",
     trust_remote_code: bool = False,
-) -> Encoder:
+) -> SentenceEncoder:
     """Opens an encoder the way it was made to be used.
 
     A directory that says how its vectors are read (a run, a saved encoder, sentence-transformers) decides pooling and
@@ -50,11 +50,9 @@ def open_encoder(
     saved = _saved_encoder(directory)
     if saved is not None:
         encoder = load_encoder(saved, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-        made = {
-            "pooling": encoder.pooling,
-            "prompt": encoder.tokenizer.prompt,
-            "padding_side": encoder.padding_side,
-        }
+        made = {"pooling": encoder.pooling, "prompt": encoder.tokenizer.prompt}
+        if isinstance(encoder, Encoder):
+            made["padding_side"] = encoder.padding_side
         _refuse_contradictions(model, made, pooling=pooling, prompt=prompt, padding_side=padding_side)
         return encoder
     stated: dict[str, Any] = {}

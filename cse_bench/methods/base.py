@@ -4,21 +4,24 @@ Shapes: b sentences, v views, n = v * b rows, l tokens, d width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import get_scheduler
 
 from cse_bench.config.messages import Problem
 from cse_bench.config.schema import Optimizer, RunConfig
-from cse_bench.data.length_split import length_pieces
+from cse_bench.data.length_split import length_pieces, pieces_in_order
 from cse_bench.data.rows import TokenRows
-from cse_bench.encoders.encoder import Encoder
+from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 from cse_bench.errors import TrainingError
+from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
 from cse_bench.training.gather import gather, objects_of_ranks
 from cse_bench.training.loss_log import is_logged
@@ -32,6 +35,16 @@ _PIECE_OVERHEAD_TOKENS = 1024
 _PROBED_SENTENCES = 64
 
 
+class Shared(TypedDict):
+    """What every method is given by the framework and hands on to `ContrastiveMethod`: `**shared: Unpack[Shared]`."""
+
+    encoder: Encoder
+    optimizer: Optimizer
+    seed: NotRequired[int]
+    split_rows_by_length: NotRequired[bool]
+    gradient_cache_rows: NotRequired[int | None]
+
+
 class ContrastiveMethod(lightning.LightningModule, ABC):
     """A method answers four questions; everything else of a training run is here or outside.
 
@@ -40,13 +53,21 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     3. `objective`: what is the loss of all rows together? Pure, in float32.
     4. `embed`: what is the sentence vector at inference?
 
-    Because `represent` is row-wise and `objective` sees all rows, the rows can be forwarded in length-sorted pieces and
-    joined over ranks without any method knowing.
+    Because `represent` is row-wise and `objective` sees all rows, the rows can be forwarded in length-sorted pieces,
+    recomputed piece by piece in the backward (gradient caching) and joined over ranks without any method knowing.
+
+    A method that keeps state says so in three further places: `prerequisites` (runs that must be finished before),
+    `prepare` (once, with the tokenised corpus at hand) and `finish_step` (after every loss). State in buffers,
+    parameters or `get_extra_state` is in the checkpoint by itself.
 
     Args:
         encoder: the shared encoder.
         optimizer: AdamW and its schedule.
+        seed: of what the method draws beside weights and dropout masks, see `generator`.
         split_rows_by_length: forward length-sorted pieces instead of one padded block.
+        gradient_cache_rows: forward at most so many rows at a time and compute them again in the backward, so that the
+            memory of a step does not grow with the batch (Gao et al. 2021, "Scaling deep contrastive learning batch
+            size under memory limited setup", arXiv 2101.06983); None: keep everything for the backward.
     """
 
     status: ClassVar[str]
@@ -55,14 +76,32 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     """Authors, venue, year and arXiv id."""
     trains: ClassVar[bool] = True
     """Whether there is anything to train."""
+    not_kept: ClassVar[tuple[str, ...]] = ()
+    """Submodules that are neither needed at inference nor worth keeping (a momentum copy, a teacher)."""
 
-    def __init__(self, *, encoder: Encoder, optimizer: Optimizer, split_rows_by_length: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        optimizer: Optimizer,
+        seed: int = 0,
+        split_rows_by_length: bool = True,
+        gradient_cache_rows: int | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.optimizer_config = optimizer
+        self.seed = seed
         self.split_rows_by_length = split_rows_by_length
+        self.gradient_cache_rows = gradient_cache_rows
         self.tokens = TokenCount()
+        self.notes: dict[str, Any] = {}  # facts for the result that the config does not tell
         self._views_checked = False
+
+    @classmethod
+    def prerequisites(cls, config: RunConfig) -> dict[str, RunConfig]:
+        """Runs that must be finished before this one, by a name that `prepare` finds them under (a teacher, say)."""
+        return {}
 
     @classmethod
     def problems(cls, config: RunConfig) -> Iterator[Problem]:
@@ -81,9 +120,47 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     def objective(self, representations: Representations) -> dict[str, Tensor]:
         """The scalar `loss` and named parts of it, from float32 tensors of shape (v, b, ...)."""
 
+    @property
+    def sentence_encoder(self) -> SentenceEncoder:
+        """What embeds sentences at inference; it is what the run keeps."""
+        return self.encoder
+
     def embed(self, rows: TokenRows) -> Tensor:
         """Sentence vectors at inference, (n, d)."""
-        return self.encoder(rows)
+        return self.sentence_encoder(rows)
+
+    def prepare(self, preparation: Preparation) -> dict[str, float]:
+        """What is done once before training, on every rank; on a resumed run too, before the state is restored.
+
+        Returns:
+            Metrics for the result: what the preparation cost, and what it found.
+        """
+        return {}
+
+    def finish_step(self, batch: TokenRows) -> None:
+        """What follows the loss of a step: state that the next step will see. Called without gradients."""
+
+    def parameter_groups(self) -> Sequence[dict[str, Any]]:
+        """AdamW's parameter groups; a group may have a learning rate of its own (`lr`)."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def training_only_state(self) -> dict[str, Tensor]:
+        """The tensors that training used and inference does not, by name."""
+        inference = {tensor.data_ptr() for tensor in self.sentence_encoder.state_dict().values()}
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if isinstance(tensor, Tensor) and tensor.data_ptr() not in inference and not name.startswith(self.not_kept)
+        }
+
+    def generator(self, *key: int) -> torch.Generator:
+        """Random numbers that are a function of the seed and a key alone: the same on every rank and after a resume.
+
+        Args:
+            key: what they are for, e.g. the step and the view.
+        """
+        state = np.random.SeedSequence([self.seed, *key]).generate_state(2, np.uint32)
+        return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 
     def negatives_per_anchor(self, global_batch_size: int) -> int:
         """How many candidates an anchor is pushed away from; as it stands: the other sentences of the batch.
@@ -97,17 +174,34 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     def represent_all(self, rows: TokenRows) -> Representations:
         """`represent` on all rows, in length-sorted pieces if asked; the result is in the order of the rows."""
-        if not self.split_rows_by_length:
-            return self._represent_counted(rows)
-        pieces = length_pieces(rows.lengths, overhead_tokens=_PIECE_OVERHEAD_TOKENS)
-        parts = [self._represent_counted(rows.take(piece.rows, length=piece.length)) for piece in pieces]
+        return self.in_pieces(rows, self.represent)
+
+    def in_pieces(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:
+        """A row-wise function of token rows in pieces, as the settings ask for; the result is in the order of the rows.
+
+        Every forward of training goes through here: what it costs is counted.
+        """
+        if self.split_rows_by_length:
+            pieces = length_pieces(
+                rows.lengths, overhead_tokens=_PIECE_OVERHEAD_TOKENS, max_rows=self.gradient_cache_rows
+            )
+        elif self.gradient_cache_rows is not None:
+            pieces = pieces_in_order(len(rows), rows.ids.shape[1], max_rows=self.gradient_cache_rows)
+        else:
+            return self._counted(rows, function)
+        parts = [self._counted(rows.take(piece.rows, length=piece.length), function) for piece in pieces]
         order = torch.cat([piece.rows for piece in pieces]).argsort().to(rows.ids.device)
         return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
-    def _represent_counted(self, rows: TokenRows) -> Representations:
+    def _counted(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:
         self.tokens.real += int(rows.lengths.sum())
         self.tokens.padded += rows.ids.numel()
-        return self.represent(rows)
+        if self.gradient_cache_rows is None or not torch.is_grad_enabled():
+            return function(rows)
+        # Nothing but the result is kept; the backward computes the piece again, with the same dropout masks. The
+        # objective in between sees all rows, so this is gradient caching: same loss, same gradients.
+        recomputed: Representations = checkpoint(function, rows, use_reentrant=False)
+        return recomputed
 
     def loss_of(self, batch: TokenRows) -> dict[str, Tensor]:
         """One step's loss and its parts: views -> represent -> gather -> objective."""
@@ -134,6 +228,8 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         # Looking at a value makes a GPU wait: there only at the steps whose loss is read anyway.
         if self.device.type == "cpu" or is_logged(self.trainer, step):
             _check_finite(parts, joined, step=step)
+        with torch.no_grad():
+            self.finish_step(batch)
         return {name: value if name == "loss" else value.detach() for name, value in parts.items()}
 
     def _check_views_differ(self, rows: TokenRows) -> None:
@@ -182,9 +278,8 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """AdamW over everything trainable, and the schedule over all steps of the run."""
         settings = self.optimizer_config
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
-            parameters,
+            list(self.parameter_groups()),
             lr=settings.lr,
             betas=settings.betas,
             eps=settings.eps,

@@ -5,17 +5,16 @@ Official code: github.com/princeton-nlp/SimCSE.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Unpack
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from cse_bench.config.messages import Problem
-from cse_bench.config.schema import Optimizer, RunConfig
+from cse_bench.config.schema import RunConfig
 from cse_bench.data.rows import TokenRows
-from cse_bench.encoders.encoder import Encoder
 from cse_bench.losses.info_nce import info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations
+from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
 
@@ -34,12 +33,10 @@ class SimCSE(ContrastiveMethod):
     itself (paper, table 6, "train only"; STS-B dev 82.5 against 81.7 with the head kept).
 
     Args:
-        encoder: the shared encoder.
-        optimizer: AdamW and its schedule.
         temperature: :math:`\tau`, 0.05 in the paper.
         head: `train_only`, or `none` (80.9 in table 6).
         views: `dropout`, or `identical`: the "fixed mask" ablation of table 3, one forward used as both views (43.6).
-        split_rows_by_length: forward length-sorted pieces instead of one padded block.
+        shared: see `ContrastiveMethod`.
     """
 
     status: ClassVar[str] = "official code"
@@ -48,16 +45,14 @@ class SimCSE(ContrastiveMethod):
     def __init__(
         self,
         *,
-        encoder: Encoder,
-        optimizer: Optimizer,
         temperature: Annotated[float, Field(gt=0)],
         head: Literal["train_only", "none"],
         views: Literal["dropout", "identical"],
-        split_rows_by_length: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(encoder=encoder, optimizer=optimizer, split_rows_by_length=split_rows_by_length)
+        super().__init__(**shared)
         self.temperature = temperature
-        self.head = TrainingHead(encoder) if head == "train_only" else nn.Identity()
+        self.head = TrainingHead(self.encoder) if head == "train_only" else nn.Identity()
         self.view_source = views
 
     @classmethod

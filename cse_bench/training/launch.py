@@ -27,6 +27,7 @@ class RankFiles:
     """
 
     def __init__(self, directory: Path) -> None:
+        self.prerequisites = directory / "prerequisites.json"
         self.summary = directory / "training.json"
         self.interrupted = directory / "interrupted"
         self.failed = directory / "failed"
@@ -36,6 +37,16 @@ class RankFiles:
         """Removes them: they mean nothing once they were read."""
         for path in vars(self).values():
             path.unlink(missing_ok=True)
+
+    def write_prerequisites(self, encoders: dict[str, Path]) -> None:
+        """Where the encoders lie that the method asked for; written before the ranks start."""
+        self.prerequisites.write_text(json.dumps({name: str(path) for name, path in encoders.items()}))
+
+    def read_prerequisites(self) -> dict[str, Path]:
+        """See `write_prerequisites`; none for a rank that somebody else started without them."""
+        if not self.prerequisites.is_file():
+            return {}
+        return {name: Path(path) for name, path in json.loads(self.prerequisites.read_text()).items()}
 
     def write_summary(self, summary: TrainingSummary) -> None:
         """Training has finished."""
@@ -59,7 +70,9 @@ def number_of_ranks(config: RunConfig) -> int:
     return int(config.trainer.arguments().get("devices", 1))
 
 
-def train_on_ranks(config: RunConfig, directory: RunDirectory, *, ranks: int) -> TrainingSummary:
+def train_on_ranks(
+    config: RunConfig, directory: RunDirectory, *, ranks: int, prerequisites: dict[str, Path]
+) -> TrainingSummary:
     """Trains with one process per device and waits for them.
 
     Ctrl-C and SIGTERM reach the ranks through a file: torchrun would pass a signal on a second time, which means "at
@@ -72,6 +85,7 @@ def train_on_ranks(config: RunConfig, directory: RunDirectory, *, ranks: int) ->
     """
     files = RankFiles(directory.path)
     files.clear()
+    files.write_prerequisites(prerequisites)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += ["-m", "cse_bench.worker", str(directory.path)]
     # Without this every rank would start as many threads as there are cores.

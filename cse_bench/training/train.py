@@ -16,12 +16,13 @@ from cse_bench.config.schema import RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.data.module import SentenceData
 from cse_bench.data.token_store import TokenStore, token_store
-from cse_bench.encoders.artifact import save_encoder, state_without_encoder
+from cse_bench.encoders.artifact import save_encoder
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.evaluation.callback import EvaluationCallback
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.methods.preparation import Preparation
 from cse_bench.results.metrics_log import MetricsLog
 from cse_bench.results.run_directory import RunDirectory
 from cse_bench.training.bars import progress_bar
@@ -43,6 +44,7 @@ class TrainingSummary:
         corpus: source, checksum and size of the training text.
         metrics: costs.
         parameters: number of parameters: `total` and `trainable` in training, `inference` in the kept encoder.
+        notes: facts about the method that the config does not tell.
     """
 
     steps: int
@@ -50,10 +52,16 @@ class TrainingSummary:
     corpus: dict[str, Any]
     metrics: dict[str, float]
     parameters: dict[str, int]
+    notes: dict[str, Any]
 
 
 def train(
-    config: RunConfig, directory: RunDirectory, *, loggers: list[Any], stop_file: Path | None = None
+    config: RunConfig,
+    directory: RunDirectory,
+    *,
+    loggers: list[Any],
+    prerequisites: dict[str, Path] | None = None,
+    stop_file: Path | None = None,
 ) -> TrainingSummary:
     """Trains and leaves the selected encoder in `directory.model`.
 
@@ -63,6 +71,7 @@ def train(
         config: checked config.
         directory: of the run.
         loggers: Lightning loggers beside the metrics log.
+        prerequisites: the saved encoders of the runs that the method asked for.
         stop_file: tells the ranks of a run to save and stop, see `ResumeCheckpoint`.
     """
     quiet_lightning()
@@ -81,8 +90,18 @@ def train(
         config.method,
         encoder=encoder,
         optimizer=config.optimizer,
+        seed=config.seed,
         split_rows_by_length=config.data.split_rows_by_length,
+        gradient_cache_rows=config.data.gradient_cache_rows,
     )
+    preparation = Preparation(
+        config=config,
+        corpus=corpus,
+        store=store,
+        prerequisites=prerequisites or {},
+        cache=Path(config.paths.cache).expanduser(),
+    )
+    prepared = method.prepare(preparation)
     method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
     if config.precision == "64-true":
         method.double()  # Lightning would do so after it has restored a checkpoint, into float32
@@ -99,11 +118,11 @@ def train(
             "seed": config.seed,
         }
         save_encoder(
-            encoder,
+            method.sentence_encoder,
             directory.model,
             backbone=config.backbone,
             training=training,
-            training_only=state_without_encoder(method),
+            training_only=method.training_only_state(),
         )
 
     cost = CostMeter()
@@ -143,13 +162,15 @@ def train(
         steps=trainer.global_step,
         selection=_selection(config, evaluation, trainer.global_step),
         corpus={"name": corpus.name, **corpus.describe(), "sentences": len(store), "tokens": store.num_tokens},
-        metrics=cost.metrics(tokens)
+        metrics=prepared
+        | cost.metrics(tokens)
         | {"cost/dev_eval_time_s": cost.eval_time_s, "cost/peak_memory_bytes": float(peak_memory)},
         parameters={
             "total": sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
-            "inference": sum(p.numel() for p in encoder.parameters()),
+            "inference": sum(p.numel() for p in method.sentence_encoder.parameters()),
         },
+        notes=method.notes,
     )
 
 

@@ -74,7 +74,8 @@ def test_no_default_is_hidden_in_code(choice: str) -> None:
         f"evaluation.{name}": component for split in ("dev", "test") for name, component in evaluation[split].items()
     }
     for path, component in components.items():
-        parameters = set(inspect.signature(locate(component["_target_"])).parameters)
+        signature = inspect.signature(locate(component["_target_"])).parameters.values()
+        parameters = {parameter.name for parameter in signature if parameter.kind is not parameter.VAR_KEYWORD}
         supplied = SUPPLIED.get(path, SUPPLIED.get(path.partition(".")[0], frozenset()))
         assert parameters - supplied == set(component) - {"_target_"}, path
 

@@ -15,7 +15,6 @@ from cse_bench.encoders.artifact import (
     load_encoder,
     read_description,
     save_encoder,
-    state_without_encoder,
 )
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.errors import EncoderError
@@ -142,14 +141,6 @@ def test_tensors_that_share_memory_can_be_kept(tiny, tiny_entry, tmp_path):
     kept = load_file(tmp_path / "model" / "training_only.safetensors")
     assert kept["b"].tolist() == [0, 1, 2]
     assert kept["c"].tolist() == [[0, 3], [1, 4], [2, 5]]
-
-
-def test_state_without_encoder(tiny):
-    method = torch.nn.Module()
-    method.encoder = tiny("tiny_bert")
-    method.head = torch.nn.Linear(2, 2)
-    method.encoder_queue = torch.nn.Parameter(torch.zeros(1))
-    assert set(state_without_encoder(method)) == {"head.weight", "head.bias", "encoder_queue"}
 
 
 def test_saving_again_replaces(saved, tiny, tiny_entry):

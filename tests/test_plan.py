@@ -301,7 +301,12 @@ def test_steps_are_those_of_the_sampler(tmp_path: Path, drop_last: bool, count: 
         f"trainer.max_epochs={max_epochs}", "trainer=ddp_cpu_2",
     )  # fmt: skip
     epoch = [
-        list(GlobalBatchSampler(count, global_batch_size=64, seed=1, rank=rank, world_size=2, drop_last=drop_last))
+        [
+            b
+            for _, b in GlobalBatchSampler(
+                count, global_batch_size=64, seed=1, rank=rank, world_size=2, drop_last=drop_last
+            )
+        ]
         for rank in range(2)
     ]
     schedule = made.schedule

@@ -79,7 +79,9 @@ def test_results_say_everything(results: dict[str, Any], config: RunConfig) -> N
         "name": "simcse",
         "status": "official code",
         "citation": "Gao, Yao and Chen, EMNLP 2021, arXiv 2104.08821",
+        "notes": {},
     }
+    assert found["prerequisites"] == {}
     assert (found["backbone"], found["pooling"], found["seed"], found["steps"]) == ("tiny_bert", "cls", 42, 4)
     assert found["precision"] == {"training": "32-true", "evaluation": "32-true"}
     assert {"python", "torch", "transformers", "lightning", "cse_bench"} <= found["environment"]["versions"].keys()

@@ -235,6 +235,7 @@ def quiet_lightning() -> None:
     for message in (
         ".*smaller than the logging interval.*",  # the first and the last step are logged whatever the interval
         ".*does not have many workers.*",  # reading the token store costs less than a worker
+        ".*module\\(s\\) in eval mode.*",  # momentum encoders and teachers stay so on purpose
         ".*your dataloader is not resumable.*",  # the sampler follows the step count
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own use of torch
     ):

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cse_bench.data.rows import TokenRows, rows_of
+from cse_bench.data.rows import TokenRows, rows_of, stacked
 
 token_lists = st.lists(st.lists(st.integers(1, 999), min_size=1, max_size=9), min_size=1, max_size=6)
 
@@ -72,12 +74,22 @@ def test_take(data, tokens):
     assert set(taken.view.tolist()) == {1}
 
 
-def test_moving_keeps_the_lengths_at_hand():
-    """The meta device stands for any other: whatever moves there, the lengths can still be read here."""
+def test_moving_keeps_at_hand_what_the_rows_are():
+    """The meta device stands for any other: the ids move there, all else can still be read here."""
     rows = rows_of([[5, 6], [7]]).repeat(2).to("meta")
-    assert {rows.ids.device.type, rows.sentence.device.type, rows.view.device.type} == {"meta"}
-    assert rows.lengths.device.type == "cpu"
+    assert rows.ids.device.type == "meta"
     assert rows.lengths.tolist() == [2, 1, 2, 1]
+    assert rows.sentence.tolist() == [0, 1, 0, 1]
+    assert rows.view.tolist() == [0, 0, 1, 1]
     assert rows.num_views == 2
     assert rows.take(torch.tensor([1, 3]), length=1).ids.shape == (2, 1)
     assert rows.mask().device.type == "meta"
+
+
+def test_blocks_of_different_lengths_are_stacked_as_views():
+    rows = stacked([replace(rows_of([[5, 6], [7]]), epoch=3), rows_of([[5, 6, 6, 6], [7, 7]])])
+    assert rows.ids.tolist() == [[5, 6, 0, 0], [7, 0, 0, 0], [5, 6, 6, 6], [7, 7, 0, 0]]
+    assert rows.lengths.tolist() == [2, 1, 4, 2]
+    assert rows.sentence.tolist() == [0, 1, 0, 1]
+    assert rows.view.tolist() == [0, 0, 1, 1]
+    assert (rows.num_views, rows.epoch) == (2, 3)

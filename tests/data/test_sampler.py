@@ -13,7 +13,7 @@ sizes = st.tuples(st.integers(4, 90), st.integers(4, 40)).filter(lambda size: si
 def batches(num_sentences=50, global_batch_size=8, *, seed=0, **options):
     """The batches of one pass, as lists."""
     sampler = GlobalBatchSampler(num_sentences, global_batch_size=global_batch_size, seed=seed, **options)
-    found = [batch.tolist() for batch in sampler]
+    found = [batch.tolist() for _, batch in sampler]
     if "position" not in options:
         assert len(found) == len(sampler)
     return found
@@ -63,10 +63,10 @@ def test_a_pass_goes_on_at_any_step(size, seed, step, drop_last):
 def test_the_position_is_asked_at_every_pass():
     step = 0
     sampler = GlobalBatchSampler(20, global_batch_size=8, seed=0, position=lambda: step)
-    first = [batch.tolist() for batch in sampler]
-    assert [batch.tolist() for batch in sampler] == first
+    first = [batch.tolist() for _, batch in sampler]
+    assert [batch.tolist() for _, batch in sampler] == first
     step = 3
-    assert [batch.tolist() for batch in sampler] != first
+    assert [batch.tolist() for _, batch in sampler] != first
 
 
 def test_epochs_differ_and_so_do_seeds():

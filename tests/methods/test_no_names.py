@@ -9,7 +9,7 @@ import pytest
 import cse_bench
 
 PACKAGE = Path(cse_bench.__file__).parent
-SHARED = {"__init__", "base", "head", "dropout_views"}  # what methods share lies beside them
+SHARED = {"__init__", "base", "head", "dropout_views", "preparation"}  # what methods share lies beside them
 EXCEPTIONS = {
     ("run.py", "untrained"),  # the baseline that every result is compared with, by design,
     ("results/tables.py", "untrained"),  # and its column
@@ -37,9 +37,16 @@ def code_words(source: str) -> set[str]:
 
 
 def names_in(source: str, method: str) -> bool:
-    """Whether the module's code holds the name, alone or as part of a longer one (`is_simcse`, `SimCSE`)."""
+    """Whether the module's code holds the name, alone or as part of a longer one (`is_simcse`, `SimCSE`).
+
+    Not as part of another method's name (`esimcse`), which is looked for by itself.
+    """
+    words = code_words(source)
+    for other in METHODS:
+        if method in other and other != method:
+            words = {word.replace(other, "").replace(other.replace("_", ""), "") for word in words}
     spellings = {method, method.replace("_", "")}
-    return any(spelling in word for word in code_words(source) for spelling in spellings)
+    return any(spelling in word for word in words for spelling in spellings)
 
 
 def test_there_is_something_to_find() -> None:
@@ -48,6 +55,7 @@ def test_there_is_something_to_find() -> None:
     assert names_in("from cse_bench.methods.simcse import SimCSE", "simcse")
     assert names_in("if method == 'cse_sfp': pass", "cse_sfp")
     assert names_in("def is_simcse(): pass", "simcse")
+    assert not names_in("from cse_bench.methods.esimcse import ESimCSE", "simcse")
     assert not names_in('"""As in SimCSE."""\nx = 1  # simcse', "simcse")
 
 

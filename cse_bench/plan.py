@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cse_bench.config.bind import build
 from cse_bench.config.messages import refuse
-from cse_bench.config.schema import Backbone, RunConfig
+from cse_bench.config.schema import Backbone, QLoraAdapter, RunConfig
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config
 from cse_bench.encoders.encoder import build_encoder
@@ -219,7 +219,8 @@ def plan(config: RunConfig) -> Plan:
             "precision": precision_remark,
             "row_tokens": length_remark,
             "steps": f"trainer.max_steps={max_steps}" if max_steps > 0 else f"trainer.max_epochs={max_epochs}",
-            "parameters": f"backbone.dtype={config.backbone.dtype}",
+            "parameters": f"backbone.dtype={config.backbone.dtype}"
+            + (", four-bit storage not modelled" if isinstance(config.backbone.adapter, QLoraAdapter) else ""),
             "activations": "run without content" + (", as fused GPU kernels keep it" if device == "cuda" else ""),
             "temporaries": temporaries,
         },
@@ -287,7 +288,8 @@ def _fake(rows: TokenRows, mode: FakeTensorMode) -> TokenRows:
 
 
 def _described(backbone: Backbone) -> str:
-    adapter = f" + LoRA r={backbone.adapter.r}" if backbone.adapter else ""
+    kind = {"lora": "LoRA", "qlora": "QLoRA"}
+    adapter = f" + {kind[backbone.adapter.type]} r={backbone.adapter.r}" if backbone.adapter else ""
     return f"{backbone.name}{adapter}{' with a prompt' if backbone.prompt else ''}"
 
 

@@ -65,6 +65,18 @@ class LoraAdapter(Section):
     target_modules: str | list[str]
 
 
+class QLoraAdapter(LoraAdapter):
+    """Low-rank adapters on a body whose weights are kept in four bits (Dettmers et al. 2023, arXiv 2305.14314)."""
+
+    type: Literal["qlora"]  # type: ignore[assignment]  # one of two: pydantic tells them apart by it
+    quant_type: Literal["nf4", "fp4"]
+    double_quant: bool
+    compute_dtype: Literal["float32", "bfloat16", "float16"]
+
+
+Adapter = Annotated[LoraAdapter | QLoraAdapter, Field(discriminator="type")]
+
+
 class Backbone(Section):
     """One entry of the encoder registry."""
 
@@ -77,7 +89,8 @@ class Backbone(Section):
     package: PackageSource | None
     pooling: Pooling
     prompt: str | None
-    adapter: LoraAdapter | None
+    clean_text: Literal["none", "eval", "both"] = "none"
+    adapter: Adapter | None
     dtype: Literal["float64", "float32", "bfloat16", "float16"]
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     padding_side: Literal["right", "left"]

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from cse_bench.config.bind import bind, locate
 from cse_bench.config.messages import Problem, problems_of, refuse
-from cse_bench.config.schema import Component, EvaluateConfig, RunConfig
+from cse_bench.config.schema import Component, EvaluateConfig, QLoraAdapter, RunConfig
+from cse_bench.encoders.adapters import quantisation_problem
 from cse_bench.errors import ConfigError, EncoderError
 from cse_bench.training.devices import device_problems
 from cse_bench.training.precision import has_bfloat16, resolve_precision
@@ -145,6 +146,15 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
         and not has_bfloat16("cuda")
     ):
         yield Problem("precision", "this GPU does not multiply bfloat16; use 16-mixed or 32-true")
+    if isinstance(run.backbone.adapter, QLoraAdapter):
+        if run.backbone.source not in ("hub", "local"):
+            yield Problem(
+                "backbone.adapter",
+                f"qlora quantises as it loads, from the Hub or a directory, not "
+                f"source={run.backbone.source}; use adapter=lora",
+            )
+        elif not run.dry_run and (problem := quantisation_problem()):
+            yield Problem("backbone.adapter", problem)
     if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
         yield Problem(
             "backbone.pooling",

@@ -61,6 +61,11 @@ class TokenStore:
         """Tokens of all rows."""
         return int(self.description["num_tokens"])
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """The token ids of all rows back to back, (num_tokens,): on disk, read where they are looked at."""
+        return self._tokens
+
     def rows(self, index: np.ndarray) -> TokenRows:
         """The rows at `index` as one view, padded on the right to the longest of them."""
         starts, ends = self._offsets[index], self._offsets[index + 1]
@@ -140,7 +145,7 @@ def _build(
         done = 0
         with (temporary / "tokens.bin").open("wb") as file:
             for chunk in _chunks(corpus.lines()):
-                rows = tokenizer(chunk, max_length=max_length)
+                rows = tokenizer(chunk, max_length=max_length, training=True)
                 lengths.append(np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows)))
                 file.write(np.fromiter((token for row in rows for token in row), dtype=dtype).tobytes())
                 done += len(rows)

@@ -1,14 +1,17 @@
 """Adapters: low-rank updates of frozen weights, through PEFT."""
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cse_bench.config.schema import LoraAdapter
+from cse_bench.config.schema import LoraAdapter, QLoraAdapter
 from cse_bench.errors import ConfigError
 
 
@@ -23,6 +26,36 @@ def require_peft() -> None:
         ) from error
 
 
+def quantisation_problem() -> str | None:
+    """Why four-bit weights cannot be had here, or None."""
+    if not torch.cuda.is_available():
+        return "four-bit weights need a CUDA GPU and this machine has none; use adapter=lora"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return "four-bit weights need the package bitsandbytes: pip install 'cse_bench[llm]', or use adapter=lora"
+    return None
+
+
+def quantisation(adapter: LoraAdapter | None) -> dict[str, Any]:
+    """The arguments by which Transformers loads a body in four bits; none without QLoRA.
+
+    Raises:
+        ConfigError: no GPU, or bitsandbytes is missing.
+    """
+    if not isinstance(adapter, QLoraAdapter):
+        return {}
+    if problem := quantisation_problem():
+        raise ConfigError(f"backbone.adapter: {problem}")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.quant_type,
+        bnb_4bit_use_double_quant=adapter.double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, adapter.compute_dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
 def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> nn.Module:
     """The body with its weights frozen and low-rank updates added (Hu et al. 2021, arXiv 2106.09685).
 
@@ -30,8 +63,11 @@ def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> nn.Module:
     kept in fp32 whatever the body's dtype (PEFT's `autocast_adapter_dtype`).
     """
     require_peft()
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    if getattr(body, "is_loaded_in_4bit", False):
+        # Norms and embeddings in float32. Gradient checkpointing is the method's business, not the adapter's.
+        body = prepare_model_for_kbit_training(body, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # only ever divided by r

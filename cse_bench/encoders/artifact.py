@@ -18,12 +18,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+import cse_bench.encoders.text_cnn  # noqa: F401 (enters itself into READOUTS)
 from cse_bench import __version__
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.adapters import load_lora, state_without_lora
@@ -176,11 +178,15 @@ def load_encoder(
     body, tokenizer = _load_weights(directory, backbone)
     encoder = Encoder(
         body,
-        SentenceTokenizer(tokenizer, prompt=prompt, max_positions=max_positions(body.config)),
+        SentenceTokenizer(
+            tokenizer, prompt=prompt, max_positions=max_positions(body.config), clean_text=backbone.clean_text
+        ),
         **options,
         provenance=provenance,
         readout=readout,
     )
+    if readout is not None:  # in float32 beside a body in half precision, too
+        readout.to(torch.float64 if encoder.dtype == torch.float64 else torch.float32)
     return encoder.eval()
 
 
@@ -189,7 +195,7 @@ def _load_readout(directory: Path, description: dict[str, Any] | None) -> Readou
         return None
     readout = build_readout(description["name"], description["arguments"])
     try:
-        readout.load_state_dict(load_file(directory / _READOUT))
+        readout.load_state_dict(load_file(directory / _READOUT), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise EncoderError(f"'{directory / _READOUT}' is missing or damaged: {first_line(error)}") from error
     return readout

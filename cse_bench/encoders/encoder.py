@@ -210,7 +210,12 @@ def build_encoder(backbone: Backbone) -> Encoder:
         )
     return Encoder(
         add_lora(body, backbone.adapter) if backbone.adapter else body,
-        SentenceTokenizer(tokenizer, prompt=backbone.prompt, max_positions=max_positions(body.config)),
+        SentenceTokenizer(
+            tokenizer,
+            prompt=backbone.prompt,
+            max_positions=max_positions(body.config),
+            clean_text=backbone.clean_text,
+        ),
         pooling=backbone.pooling,
         padding_side=backbone.padding_side,
         family=family,

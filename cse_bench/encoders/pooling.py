@@ -41,7 +41,12 @@ def first_last_mean(last: States, first: States | None, mask: Mask) -> Vectors:
 
 def last_token(last: States, first: States | None, mask: Mask) -> Vectors:
     """The state of the last real token: the only one of a causal model that has seen the whole sentence."""
-    return _take(last, mask.shape[1] - 1 - mask.flip(dims=(1,)).argmax(dim=1))
+    return from_end(last, mask, 0)
+
+
+def from_end(states: States, mask: Mask, distance: int) -> Vectors:
+    """The state of the real token that has `distance` real tokens after it (0: the last one)."""
+    return _take(states, mask.shape[1] - 1 - mask.flip(dims=(1,)).argmax(dim=1) - distance)
 
 
 def _take(states: States, position: Int[Tensor, " b"]) -> Vectors:

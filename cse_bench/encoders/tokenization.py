@@ -17,10 +17,15 @@ class SentenceTokenizer:
         tokenizer: a Transformers tokenizer.
         prompt: text that holds `{sentence}` once, or None for the sentence alone.
         max_positions: the longest row the model takes; longer sentences are cut there when no other limit is given.
+        clean_text: where `closed_sentence` is applied: nowhere (`none`), at inference (`eval`) or also in training
+            (`both`).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, prompt: str | None, max_positions: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, prompt: str | None, max_positions: int, clean_text: str = "none"
+    ) -> None:
         self.tokenizer = tokenizer
+        self.clean_text = clean_text
         self.prompt = prompt
         self.max_positions = max_positions
 
@@ -32,7 +37,7 @@ class SentenceTokenizer:
                 return int(token_id)
         return 0
 
-    def __call__(self, sentences: Sequence[str], *, max_length: int | None) -> list[list[int]]:
+    def __call__(self, sentences: Sequence[str], *, max_length: int | None, training: bool = False) -> list[list[int]]:
         """Token ids of each sentence, special tokens included.
 
         Without a prompt, `max_length` counts all tokens of a row. With a prompt it counts those of the sentence, which
@@ -44,6 +49,8 @@ class SentenceTokenizer:
         """
         # An empty field becomes a single space, as in the official SimCSE loader.
         texts = [sentence or " " for sentence in sentences]
+        if self.clean_text == "both" or (self.clean_text == "eval" and not training):
+            texts = [closed_sentence(text) for text in texts]
         if self.prompt is None:
             limit = self.max_positions if max_length is None else min(max_length, self.max_positions)
             rows = self._ids(texts, max_length=limit)
@@ -122,7 +129,23 @@ class SentenceTokenizer:
         else:
             content = {"class": type(self.tokenizer).__name__, "vocabulary": self.tokenizer.get_vocab()}
         content = {"tokenizer": content, "prompt": self.prompt, "max_positions": self.max_positions}
+        if self.clean_text != "none":
+            content["clean_text"] = self.clean_text
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def closed_sentence(text: str) -> str:
+    """A sentence as it can stand between double quotes in a prompt.
+
+    As the evaluation of PromptEOL (Jiang et al. 2023, arXiv 2307.16645) and its descendants writes it: a full stop is
+    added unless there is one, a question mark or a quote; double quotes become single ones; a final question mark
+    becomes a full stop.
+    """
+    text = text.strip()
+    if text and text[-1] not in ".?\"'":
+        text += "."
+    text = text.replace('"', "'")
+    return text[:-1] + "." if text.endswith("?") else text or " "
 
 
 def byte_tokenizer(*, vocab_size: int, decoder: bool) -> PreTrainedTokenizerFast:

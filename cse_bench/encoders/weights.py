@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from cse_bench.config.schema import Backbone
 from cse_bench.data.packages import package_folder
+from cse_bench.encoders.adapters import quantisation
 from cse_bench.encoders.architecture import architecture_config, set_dropout, without_pooler
 from cse_bench.encoders.tokenization import byte_tokenizer
 from cse_bench.errors import EncoderError, first_line
@@ -91,6 +92,7 @@ def _load(path: str, backbone: Backbone, gguf_file: str | None) -> tuple[PreTrai
         config=config,
         **source,
         **without_pooler(config),
+        **quantisation(backbone.adapter),
         dtype=getattr(torch, backbone.dtype),
         attn_implementation=backbone.attention,
         output_loading_info=True,

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizer
 
-from cse_bench.encoders.tokenization import SentenceTokenizer, byte_tokenizer
+from cse_bench.encoders.tokenization import SentenceTokenizer, byte_tokenizer, closed_sentence
 from cse_bench.errors import EncoderError
 
 # Without "<", as in "<s>": Transformers reads special tokens in a text as what they stand for.
@@ -182,3 +182,36 @@ def test_a_tokenizer_without_offsets():
     rows = of(["abcdef", "ab"], max_length=3)
     assert [of.tokenizer.decode(row) for row in rows] == ["<abc>", "<ab>"]
     assert of.fingerprint() != SentenceTokenizer(Letters(), prompt=None, max_positions=30).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("A man sings", "A man sings."),
+        ("A man sings.", "A man sings."),
+        ("Who sings?", "Who sings."),
+        ('He said "no"', "He said 'no'"),
+        ("It's his'", "It's his'"),
+        (" Tea \n", "Tea."),
+        ("", " "),
+        (" ", " "),
+        ('"', "'"),
+    ],
+)
+def test_closed_sentence(text, closed):
+    assert closed_sentence(text) == closed
+
+
+def test_sentences_are_closed_where_asked():
+    def first(clean_text, **options):
+        of = SentenceTokenizer(
+            byte_tokenizer(vocab_size=320, decoder=True), prompt=PROMPT, max_positions=64, clean_text=clean_text
+        )
+        return text(of, of(["Tea"], max_length=20, **options)[0]), of.fingerprint()
+
+    opened, ended = PROMPT.format(sentence="Tea"), PROMPT.format(sentence="Tea.")
+    found = {
+        mode: [first(mode, training=training)[0] for training in (True, False)] for mode in ("none", "eval", "both")
+    }
+    assert found == {"none": [opened, opened], "eval": [opened, ended], "both": [ended, ended]}
+    assert len({first(mode)[1] for mode in ("none", "eval", "both")}) == 3

@@ -24,6 +24,7 @@ class Readout(nn.Module):
 
 
 READOUTS: dict[str, type[Readout]] = {}
+"""Filled by the modules that define them, which `cse_bench.encoders.artifact` imports."""
 
 
 def build_readout(name: str, arguments: dict[str, Any]) -> Readout:

@@ -44,13 +44,23 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _groups(conf: Path) -> dict[str, list[str]]:
-    """Group name -> its options, from the folders of `conf`."""
-    return {
-        str(folder.relative_to(conf)): sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(conf.rglob("*"))
-        if folder.is_dir() and any(folder.glob("*.yaml"))
-    }
+def _own_folders(arguments: Sequence[str]) -> list[Path]:
+    """The config folders that the user gives beside ours (`--config-dir DIR`)."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(Path(value or following).expanduser().absolute())
+    return found
+
+
+def _groups(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Group name -> its options, from the folders of configs."""
+    groups: dict[str, set[str]] = {}
+    for conf in folders:
+        for file in conf.rglob("*.yaml"):
+            groups.setdefault(str(file.parent.relative_to(conf)), set()).add(file.stem)
+    return {group: sorted(options) for group, options in groups.items() if group != "."}
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
@@ -80,7 +90,8 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
         config_name: the primary config.
     """
     problems: list[Problem] = []
-    groups = _groups(conf)
+    own = _own_folders(arguments)
+    groups = _groups([conf, *own])
     group_choices: list[str] = []
     plain: list[Override] = []
     for text in _overrides(arguments):
@@ -110,7 +121,7 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
         else:
             plain.append(override)
     if plain:
-        known = list(_keys(_compose(conf, config_name, group_choices)))
+        known = list(_keys(_compose(conf, config_name, group_choices, own=own)))
         for override in plain:
             key = override.key_or_group
             # `+key` adds to an open group; what the group accepts is its schema's business, later.
@@ -134,8 +145,10 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
     return hint or (f"; known keys here: {', '.join(sorted(siblings))}" if siblings else "")
 
 
-def _compose(conf: Path, config_name: str, group_choices: list[str]) -> DictConfig:
+def _compose(conf: Path, config_name: str, group_choices: list[str], *, own: Sequence[Path]) -> DictConfig:
     """The config with the valid group choices, or the default one when they do not compose together."""
+    if own:
+        group_choices = [*group_choices, f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"]
     with initialize_config_dir(str(conf), version_base="1.3"):
         try:
             return compose(config_name, overrides=group_choices)

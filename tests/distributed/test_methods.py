@@ -1,6 +1,10 @@
-"""Two processes with b sentences each train exactly as one process with 2b: same loss, same gradient everywhere."""
+"""Two processes with b sentences each train exactly as one process with 2b: same loss, same gradient everywhere.
+
+For every method, over two steps, so that the state which a method keeps (a queue, say) counts.
+"""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,15 +13,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cse_bench.data.rows import TokenRows
+from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.methods import base
 from cse_bench.methods.base import ContrastiveMethod
 from tests.distributed.pool import Ranks
+from tests.methods.every import METHODS, ONE_STEP, overrides_of
 from tests.tiny import gradients, tiny_method, token_rows
 
-LENGTHS = [5] * 30 + [8, 11] * 5 + [110] * 8
+LENGTHS = [5] * 20 + [8, 11] * 6 + [32] * 16
 
-Step = tuple[float, dict[str, np.ndarray], int]
+PROMPTED = "cse_sfp"  # every row is mostly prompt: no pieces worth having
+
+Step = tuple[list[float], dict[str, np.ndarray], int]
 
 
 class LossOnly(nn.Module):
@@ -50,56 +57,99 @@ def no_gather(local: Tensor, *, dim: int) -> Tensor:
     return local
 
 
-def step(rank: int, sizes: tuple[int, int], split: bool, gather: Callable[..., Tensor] | None) -> Step:
-    """Loss, gradients after averaging over ranks, and number of forwards of one rank."""
-    method = tiny_method("+backbone.architecture.initializer_range=0.3", split=split).eval()  # no dropout
-    whole = token_rows(LENGTHS)
+def built(method: str, *, split: bool = False, cache_rows: int | None = None) -> ContrastiveMethod:
+    """In miniature, without dropout: masks differ between ranks by design."""
+    overrides = (*overrides_of(method), *ONE_STEP.get(method, ()))
+    shaken = "+backbone.architecture.initializer_range=0.3"
+    return tiny_method(*overrides, shaken, split=split, cache_rows=cache_rows).eval()
+
+
+def batches(method: ContrastiveMethod) -> list[TokenRows]:
+    """Two batches of sentences, in their prompt where the method has one."""
+    prompt = method.encoder.tokenizer.prompt or "{sentence}"
+    lead = [ord(letter) + 3 for letter in prompt]
+    return [
+        rows_of([[*row[:length].tolist(), *lead] for row, length in zip(rows.ids, rows.lengths, strict=True)])
+        if len(lead) > len("{sentence}")
+        else rows
+        for rows in (token_rows(LENGTHS), token_rows(LENGTHS, seed=1))
+    ]
+
+
+def step(
+    rank: int,
+    name: str,
+    sizes: tuple[int, int],
+    split: bool,
+    cache_rows: int | None,
+    gather: Callable[..., Tensor] | None,
+) -> Step:
+    """Losses of two steps, gradients after averaging over ranks, and number of forwards of one rank."""
+    method = built(name, split=split, cache_rows=cache_rows)
     start = sum(sizes[:rank])
-    local = whole.take(torch.arange(start, start + sizes[rank]), length=int(whole.lengths.max()))
+    mine = torch.arange(start, start + sizes[rank])
     forwards: list[None] = []
-    method.encoder.register_forward_pre_hook(lambda module, arguments: forwards.append(None))
-    right = base.gather
-    base.gather = gather or right
+    method.encoder.plain_body.get_input_embeddings().register_forward_pre_hook(lambda *_: forwards.append(None))
+    right, overhead = base.gather, base._PIECE_OVERHEAD_TOKENS
+    base.gather, base._PIECE_OVERHEAD_TOKENS = gather or right, 64
+    losses = []
     try:
         model = DistributedDataParallel(LossOnly(method), find_unused_parameters=gather is not None)
-        loss = model(local)
-        if loss.requires_grad:
-            loss.backward()
+        for whole in batches(method):
+            local = whole.take(mine, length=int(whole.lengths.max()))
+            loss = model(local)
+            if loss.requires_grad:
+                loss.backward()
+            with torch.no_grad():
+                method.finish_step(local)
+            losses.append(float(loss.detach()))
     finally:
-        base.gather = right
-    found = {name: gradient.numpy() for name, gradient in gradients(method).items()}
-    return float(loss.detach()), found, len(forwards)
+        base.gather, base._PIECE_OVERHEAD_TOKENS = right, overhead
+    found = {key: gradient.numpy() for key, gradient in gradients(method).items()}
+    return losses, found, len(forwards)
 
 
-@pytest.fixture(scope="module")
-def one_process() -> Step:
+@cache
+def one_process(name: str) -> Step:
     """The reference: all sentences in one process, in one padded block."""
-    method = tiny_method("+backbone.architecture.initializer_range=0.3").eval()
-    loss = method.loss_of(token_rows(LENGTHS))["loss"]
-    loss.backward()
-    return float(loss.detach()), {name: gradient.numpy() for name, gradient in gradients(method).items()}, 1
+    method = built(name)
+    losses = []
+    for whole in batches(method):
+        loss = method.loss_of(whole)["loss"]
+        loss.backward()
+        with torch.no_grad():
+            method.finish_step(whole)
+        losses.append(float(loss.detach()))
+    return losses, {key: gradient.numpy() for key, gradient in gradients(method).items()}, 1
 
 
 def largest_gap(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(first[name] - second.get(name, np.zeros(()))).max()) for name in first)
 
 
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("sizes", [(24, 24), (25, 23), (47, 1)])
-def test_two_processes_equal_one(ranks: Ranks, one_process: Step, sizes: tuple[int, int], split: bool) -> None:
-    loss, expected, _ = one_process
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("sizes", "split", "cache_rows"),
+    [((24, 24), False, None), ((25, 23), True, None), ((44, 4), True, 8)],
+)
+def test_two_processes_equal_one(
+    ranks: Ranks, method: str, sizes: tuple[int, int], split: bool, cache_rows: int | None
+) -> None:
+    losses, expected, _ = one_process(method)
     assert max(float(np.abs(gradient).max()) for gradient in expected.values()) > 1e-3
-    results = ranks.run(step, sizes, split, None)
-    for found_loss, found, _ in results:
-        assert found_loss == pytest.approx(loss, abs=1e-8)
+    results = ranks.run(step, method, sizes, split, cache_rows, None)
+    for found_losses, found, _ in results:
+        assert found_losses == pytest.approx(losses, abs=1e-8)
         assert found.keys() == expected.keys()
         assert largest_gap(expected, found) < 1e-8
-    assert (max(forwards for _, _, forwards in results) > 1) == split
+    assert (max(forwards for _, _, forwards in results) > 2) == (
+        cache_rows is not None or (split and method != PROMPTED)
+    )
 
 
 @pytest.mark.parametrize("wrong", [without_gradient, own_slice_only, no_gather])
-def test_a_wrong_gather_is_noticed(ranks: Ranks, one_process: Step, wrong: Callable[..., Tensor]) -> None:
+def test_a_wrong_gather_is_noticed(ranks: Ranks, wrong: Callable[..., Tensor]) -> None:
     """The comparison above has teeth: each of these was somebody's implementation once."""
-    _, expected, _ = one_process
-    for _, found, _ in ranks.run(step, (24, 24), False, wrong):
+    _, expected, _ = one_process("simcse")
+    for _, found, _ in ranks.run(step, "simcse", (24, 24), False, None, wrong):
         assert largest_gap(expected, found) > 1e-4

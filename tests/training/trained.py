@@ -56,6 +56,9 @@ def train_in(folder: Path, *overrides: str, loggers: tuple[Logger, ...] = ()) ->
 
 
 def kept_weights(directory: RunDirectory) -> dict[str, Tensor]:
-    """Every tensor of the kept encoder and of what only training uses."""
-    head = directory.model / "training_only.safetensors"
-    return load_file(directory.model / "model.safetensors") | (load_file(head) if head.is_file() else {})
+    """Every tensor of what the run kept: encoders, readouts, and what only training uses."""
+    return {
+        f"{file.relative_to(directory.model).parent}/{name}".removeprefix("./"): tensor
+        for file in sorted(directory.model.rglob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }

@@ -1,0 +1,1 @@
+"""A method that is not shipped: what somebody else would add."""

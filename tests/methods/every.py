@@ -1,0 +1,19 @@
+"""Every method that is shipped, with what each needs to be built in miniature."""
+
+from cse_bench.config.location import conf_directory
+
+# What a method cannot work without, on the random backbones, without other runs.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "cse_sfp": ("backbone=tiny_llama",),
+    "debcse": ("method@method.teacher=untrained",),
+    "jtcse": ("method.towers=null",),
+    "whitenedcse": ("method.num_groups=16",),
+}
+# With these a step of two processes is that of one: what is otherwise taken over each process's own rows.
+ONE_STEP = {"whitenedcse": ("method.statistics=global",)}
+METHODS = sorted(path.stem for path in (conf_directory() / "method").glob("*.yaml") if path.stem != "untrained")
+
+
+def overrides_of(method: str) -> tuple[str, ...]:
+    """The overrides that choose a method in miniature."""
+    return (f"method={method}", *NEEDS.get(method, ()))

@@ -14,6 +14,7 @@ from cse_bench.config.schema import RunConfig
 _NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint_every_steps")
 # An untrained encoder does not depend on how others are trained.
 _ONLY_TRAINING = ("data", "optimizer", "trainer", "precision")
+_ONLY_TRAINING_IN_EVALUATION = ("eval_every_steps", "eval_last_step", "selection_metric")
 _NOT_IDENTITY_IN_DATA = ("num_workers", "path")
 _NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_model_summary")
 _NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
@@ -63,6 +64,11 @@ def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str,
     if corpus_fingerprint is None:
         for key in _ONLY_TRAINING:
             content.pop(key)
+        for key in _ONLY_TRAINING_IN_EVALUATION:
+            content["evaluation"].pop(key)
+        content["backbone"].pop("dropout")
+        if config.backbone.adapter is not None and config.backbone.adapter.type == "lora":
+            content["backbone"]["adapter"] = None  # low-rank updates start at zero
         if content["backbone"]["source"] != "random":
             content.pop("seed")
     return content

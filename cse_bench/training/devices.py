@@ -30,6 +30,12 @@ def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Itera
             "use trainer=cpu, set trainer.devices, or plan without them: dry_run=true",
         )
     yield from step_problems(trainer)
+    if int(trainer.get("num_nodes", 1)) > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Problem(
+            "trainer.num_nodes",
+            "several machines are started by their scheduler, with torchrun -m cse_bench.worker on each; this command "
+            "starts the devices of one",
+        )
     ranks = devices * int(trainer.get("num_nodes", 1))
     if ranks > 1 and trainer.get("strategy", "auto") == "auto":
         yield Problem("trainer.strategy", f"{ranks} devices need a strategy; set trainer.strategy=ddp")

@@ -76,6 +76,12 @@ COMBINATIONS = {
         ["trainer=ddp_cpu_2", "data.global_batch_size=2"],
         ["data.global_batch_size", "fewer than two", "raise it"],
     ),
+    "several machines": (
+        ["trainer=ddp_cpu_2", "trainer.num_nodes=2", "data.global_batch_size=16"],
+        ["trainer.num_nodes: several machines are started by their scheduler", "cse_bench.worker"],
+    ),
+    "decoders only": (["method=cse_sfp"], ["backbone: tiny_bert is bidirectional", "smollm2_135m"]),
+    "four bits of random weights": (["adapter=qlora"], ["backbone.adapter: qlora quantises as it loads", "adapter=lora"]),
     "fsdp": (["trainer=ddp_cpu_2", "trainer.strategy=fsdp"], ["trainer.strategy: fsdp", "dry_run=true"]),
     "selection without dev task": (
         ["evaluation.selection_metric=sts/dev/stsb"],

@@ -78,7 +78,16 @@ def test_a_group_is_its_runs_without_the_seed() -> None:
 def test_an_untrained_encoder_does_not_depend_on_training() -> None:
     package = "backbone=bert_tiny"
     plain = id_of("method=untrained", package, corpus=None)
-    for override in ("seed=7", "optimizer.lr=1", "trainer.max_steps=3", "data.max_length=16", "precision=bf16-mixed"):
+    for override in (
+        "seed=7",
+        "optimizer.lr=1",
+        "trainer.max_steps=3",
+        "data.max_length=16",
+        "precision=bf16-mixed",
+        "evaluation.eval_every_steps=7",
+        "backbone.dropout=0.3",
+        "adapter=lora",
+    ):
         assert id_of("method=untrained", package, override, corpus=None) == plain
     assert id_of("method=untrained", package, "backbone.pooling=mean", corpus=None) != plain
 

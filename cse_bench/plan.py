@@ -201,7 +201,7 @@ def plan(config: RunConfig) -> Plan:
         method=type(method).__name__,
         status=method.status,
         backbone=_described(config.backbone),
-        pooling=config.backbone.pooling,
+        pooling=method.sentence_encoder.pooling,
         devices=devices,
         device=device,
         strategy=str(trainer.get("strategy", "auto")),

@@ -50,7 +50,7 @@ class TextCNN(Readout):
         self.aggregate = nn.Conv1d(channels, width, len(self.kernel_sizes))
         for layer in (*self.scales, self.aggregate):
             assert isinstance(layer, nn.Conv1d)
-            draw_kaiming(layer)
+            _draw_kaiming(layer)
 
     def arguments(self) -> dict[str, Any]:
         """What the constructor needs to build this again."""
@@ -88,6 +88,37 @@ class TextCNN(Readout):
 READOUTS[TextCNN.name] = TextCNN
 
 
+class TextCNNDecoder(nn.Module):
+    """Token states from one vector, the layers of `TextCNN` mirrored; position i is the i-th content token.
+
+    It sees nothing but the vector: with a look at the tokens or their states the reconstruction would be trivial.
+
+    Args:
+        width: d, of vector and states.
+        channels: c, of each kernel size.
+        kernel_sizes: s of them.
+        length: how many states it writes.
+    """
+
+    def __init__(self, *, width: int, channels: int, kernel_sizes: Sequence[int], length: int) -> None:
+        super().__init__()
+        self.split = nn.ConvTranspose1d(width, channels, len(kernel_sizes))
+        self.spread = nn.ModuleList(nn.ConvTranspose1d(channels, channels, length - size + 1) for size in kernel_sizes)
+        self.write = nn.ModuleList(nn.ConvTranspose1d(channels, width, size) for size in kernel_sizes)
+        for layer in (self.split, *self.spread, *self.write):
+            assert isinstance(layer, nn.ConvTranspose1d)
+            _draw_kaiming(layer)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(n, d) -> (n, length, d)."""
+        scales = self.split(latent[..., None]).unbind(dim=2)
+        written = [
+            write(spread(scale[..., None]).relu())
+            for scale, spread, write in zip(scales, self.spread, self.write, strict=True)
+        ]
+        return torch.stack(written).mean(dim=0).mT
+
+
 def content_mask(mask: Tensor) -> Tensor:
     """True for real tokens between the first and the last real one of a row (the special ones), (b, l)."""
     after_first = mask.cumsum(dim=1) > 1
@@ -100,7 +131,7 @@ def first_states(states: Tensor, mask: Tensor) -> Tensor:
     return states[torch.arange(states.shape[0], device=states.device), mask.argmax(dim=1)]
 
 
-def draw_kaiming(layer: nn.Conv1d | nn.ConvTranspose1d) -> None:
+def _draw_kaiming(layer: nn.Conv1d | nn.ConvTranspose1d) -> None:
     """Weights normal(0, 2 / fan-in), biases zero (He et al. 2015, arXiv 1502.01852, equation 10).
 
     As PyTorch counts it: of a transposed convolution its outputs, which are more than its inputs here, so that a

@@ -43,13 +43,13 @@ def test_by_hand(padding: dict[str, int]) -> None:
     assert cnn.features(states, mask)[0, 0].tolist() == pytest.approx([1.5, 1.5, 1.5], abs=1e-12)
 
 
-def test_without_trailing_zeros_the_padding_would_count() -> None:
-    """The valid convolution of the content alone has no window of size 5, and others see what follows."""
-    cnn, (states, mask) = by_hand((3,)), row(CONTENT[:3])
-    alone = functional.relu(cnn.scales[0](states[:, 1:-1].mT)).amax(dim=2)
-    with_zeros = functional.relu(cnn.scales[0](functional.pad(states[:, 1:-1].mT, (0, 1)))).amax(dim=2)
-    assert float(alone) != float(with_zeros)
-    assert not torch.equal(cnn.features(states, mask)[0, 0], functional.relu(cnn.scales[0](states.mT)).amax(dim=2)[0])
+def test_every_content_token_starts_a_window() -> None:
+    """A valid convolution of the content alone misses the last tokens, unless other rows of the batch are longer."""
+    content = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [9.0, 9.0]]
+    cnn, (states, mask) = by_hand(), row(content)
+    valid = functional.relu(cnn.scales[0](states[:, 1:-1].mT)).amax(dim=2)
+    assert valid.tolist() == [[0.0]]
+    assert cnn.features(states, mask)[0, 0].tolist() == pytest.approx([8.5, 17.5, 17.5], abs=1e-12)
 
 
 def test_content_is_what_lies_between_the_special_tokens() -> None:

@@ -54,7 +54,7 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
     baseline = _baseline(config) if method.trains and config.evaluation.baseline and tasks else None
     if directory.is_complete() and not config.overwrite:
         return _answer(directory, baseline, reused=True)
-    prerequisites = {name: _prerequisite(needed) for name, needed in method.prerequisites(config).items()}
+    prerequisites = run_prerequisites(config)
     with directory.locked(wait=wait):
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
             return _answer(directory, baseline, reused=True)
@@ -137,10 +137,17 @@ def _baseline(config: RunConfig) -> dict[str, Any]:
     return run(config.model_copy(update=update), wait=True)
 
 
-def _prerequisite(config: RunConfig) -> dict[str, Any]:
-    """A run that another one needs; found if it was done already."""
+def run_prerequisites(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Does the runs that a run's method asks for, or finds them done; their results, by name."""
     evaluation = config.evaluation.model_copy(update={"baseline": False})
-    return run(config.model_copy(update={"evaluation": evaluation, "overwrite": False}), wait=True)
+    alone = {"evaluation": evaluation, "overwrite": False, "dry_run": False}
+    needed = locate(config.method.target).prerequisites(config)
+    return {name: run(before.model_copy(update=alone), wait=True) for name, before in needed.items()}
+
+
+def saved_encoders(prerequisites: dict[str, dict[str, Any]]) -> dict[str, Path]:
+    """Where the encoders of finished runs lie."""
+    return {name: Path(done["directory"]) / "model" for name, done in prerequisites.items()}
 
 
 def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:
@@ -155,7 +162,7 @@ def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:
 def _train(
     config: RunConfig, directory: RunDirectory, loggers: list[Any], prerequisites: dict[str, dict[str, Any]]
 ) -> TrainingSummary:
-    encoders = {name: Path(done["directory"]) / "model" for name, done in prerequisites.items()}
+    encoders = saved_encoders(prerequisites)
     ranks = number_of_ranks(config)
     if ranks > 1:
         return train_on_ranks(config, directory, ranks=ranks, prerequisites=encoders)

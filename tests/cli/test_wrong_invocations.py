@@ -81,7 +81,7 @@ COMBINATIONS = {
         ["trainer.num_nodes: several machines are started by their scheduler", "cse_bench.worker"],
     ),
     "decoders only": (["method=cse_sfp"], ["backbone: tiny_bert is bidirectional", "smollm2_135m"]),
-    "four bits of random weights": (["adapter=qlora"], ["backbone.adapter: qlora quantises as it loads", "adapter=lora"]),
+    "four bits of random weights": (["adapter=qlora"], ["backbone.adapter: qlora quantises", "adapter=lora"]),
     "fsdp": (["trainer=ddp_cpu_2", "trainer.strategy=fsdp"], ["trainer.strategy: fsdp", "dry_run=true"]),
     "selection without dev task": (
         ["evaluation.selection_metric=sts/dev/stsb"],

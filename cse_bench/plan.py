@@ -118,6 +118,7 @@ class Plan:
 
     def _add_steps(self, table: Table, schedule: Schedule) -> None:
         per_device = self.rows // self.views
+        seen = "once" if self.views == 1 else f"{self.views} times"
         table.add_row("sentences in the corpus", _count(schedule.sentences), schedule.source)
         table.add_row("sentences per step", _count(self.global_batch_size), f"over all devices; {per_device:,} on each")
         table.add_row("steps per epoch", _count(schedule.steps_per_epoch))
@@ -126,7 +127,7 @@ class Plan:
         table.add_row(
             "rows per step and device",
             _count(self.rows),
-            f"{per_device:,} sentences, each seen {self.views} times by the encoder",
+            f"{per_device:,} sentences, each seen {seen} by the encoder",
         )
         table.add_row("tokens per row, at most", _count(self.row_tokens), self.remarks["row_tokens"])
         table.add_row("tokens per step, at most", _count(self.step_tokens), "all views, over all devices")

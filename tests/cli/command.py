@@ -3,6 +3,7 @@
 import contextlib
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -20,14 +21,14 @@ class Answer:
     err: str
 
 
-def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Answer:
-    """Runs `python -m cse_bench ARGUMENTS`."""
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str, command: Callable[[], None] = main) -> Answer:
+    """Runs `python -m cse_bench ARGUMENTS`, or another command's `main`."""
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["cse_bench", *arguments])
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            command()
         except SystemExit as stop:
             code = int(stop.code or 0)
     return Answer(code, out.getvalue(), err.getvalue())

@@ -1,31 +1,19 @@
 """`python -m cse_bench.mine` inside the test process: what it prints, and that the run finds what it mined."""
 
-import contextlib
-import io
-import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from cse_bench.mine import main
 from cse_bench.run import run
-from tests.cli.command import Answer
+from tests.cli.command import Answer, run_command
 from tests.cli.test_help import answer
 from tests.mining.corpus import corpus_in
 from tests.tiny import config_in, overrides_in
 
 
 def mine(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Answer:
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["cse_bench.mine", *arguments])
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    return Answer(code, out.getvalue(), err.getvalue())
+    return run_command(monkeypatch, *arguments, command=main)
 
 
 def test_it_mines_what_the_run_then_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

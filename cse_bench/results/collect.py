@@ -1,0 +1,200 @@
+"""Collecting finished runs: repetitions are put together, what can be compared side by side, and nothing else.
+
+* a *group* is the runs that differ by their seed alone
+* a *block* is the groups that may be compared: one backbone, one training text and precision, and one evaluation (same
+  test data by checksum, same task versions, same precision of the embeddings)
+
+What is unfinished, failed, damaged or there twice is named and left out.
+"""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cse_bench.errors import ConfigError
+from cse_bench.results.run_directory import read_results
+
+_RESULTS = "results.json"
+
+Facts = tuple[tuple[str, str], ...]
+"""What the runs of a block have in common, by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        directory: where it lies.
+        results: the content of its `results.json`.
+    """
+
+    directory: Path
+    results: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        """None for an untrained backbone, whose numbers do not depend on it."""
+        return int(self.results["seed"]) if self.results["steps"] else None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """All metrics by path."""
+        metrics: Mapping[str, float] = self.results["metrics"]
+        return metrics
+
+
+@dataclass(frozen=True)
+class Group:
+    """Repetitions of one experiment.
+
+    Attributes:
+        key: the hash of everything but the seed.
+        runs: in the order of their seeds.
+    """
+
+    key: str
+    runs: Sequence[Run]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.runs[0].results["method"]["name"])
+
+    @property
+    def status(self) -> str:
+        """Where the method's definition comes from."""
+        return str(self.runs[0].results["method"]["status"])
+
+    def values(self, metric: str) -> dict[int | None, float]:
+        """Seed -> value of a metric, for the runs that have it."""
+        return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Groups that may be compared.
+
+    Attributes:
+        facts: what they have in common, for a title.
+        groups: untrained ones first, then by method.
+    """
+
+    facts: Mapping[str, str]
+    groups: Sequence[Group]
+
+
+@dataclass
+class Collection:
+    """What was found.
+
+    Attributes:
+        blocks: the finished runs.
+        left_out: directory and reason of every other one.
+    """
+
+    blocks: list[Block] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def collect(patterns: Sequence[str]) -> Collection:
+    """Reads all runs in or below some folders.
+
+    Args:
+        patterns: run directories, folders that hold some at any depth, or globs of either.
+
+    Raises:
+        ConfigError: a pattern leads to no run.
+    """
+    collection = Collection()
+    finished: dict[str, Run] = {}
+    for directory in dict.fromkeys(path for pattern in patterns for path in _directories(pattern)):
+        results = read_results(directory)
+        if reason := _unusable(results):
+            collection.left_out.append((directory, reason))
+            continue
+        run, known = Run(directory, results), finished.get(str(results["identity"]))
+        if known is not None:
+            run, older = sorted((known, run), key=lambda one: str(one.results["finished"]), reverse=True)
+            same = "the same numbers" if _scores(run) == _scores(older) else "OTHER NUMBERS"
+            collection.left_out.append((older.directory, f"the same run as {run.directory}, older, {same}"))
+        finished[str(results["identity"])] = run
+    collection.blocks = _blocks(list(finished.values()))
+    return collection
+
+
+def _directories(pattern: str) -> Iterator[Path]:
+    """The run directories that a pattern leads to."""
+    found = False
+    for text in sorted(glob.glob(os.path.expanduser(pattern))):  # noqa: PTH207, PTH111 (an absolute pattern, too)
+        for folder, folders, files in os.walk(text):
+            if _RESULTS in files:
+                folders.clear()  # nothing below a run is another run
+                found = True
+                yield Path(folder)
+            folders.sort()
+    if not found:
+        raise ConfigError(f"runs: no run at '{pattern}' (a run directory holds {_RESULTS}); give folders or globs")
+
+
+def _unusable(results: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be counted, or None."""
+    if not results or "status" not in results:
+        return f"damaged: its {_RESULTS} cannot be read"
+    if results["status"] == "failed":
+        return f"failed: {results.get('error', 'no reason given')}"
+    if results["status"] != "complete":
+        return f"unfinished ({results['status']}): the same command goes on with it"
+    missing = [key for key in ("identity", "group", "method", "metrics", "evaluation", "data") if key not in results]
+    return f"damaged: without {', '.join(missing)}" if missing else None
+
+
+def _scores(run: Run) -> dict[str, float]:
+    return {name: value for name, value in run.metrics.items() if not name.startswith("cost/")}
+
+
+def _blocks(runs: Sequence[Run]) -> list[Block]:
+    by_group: dict[str, list[Run]] = {}
+    for run in runs:
+        by_group.setdefault(str(run.results["group"]), []).append(run)
+    trained: dict[Facts, list[Group]] = {}
+    untrained: dict[Facts, list[Group]] = {}
+    for key, members in by_group.items():
+        group = Group(key, sorted(members, key=lambda run: -1 if run.seed is None else run.seed))
+        kind = untrained if group.runs[0].seed is None else trained
+        kind.setdefault(_facts(members[0].results), []).append(group)
+    blocks = []
+    placed: set[Facts] = set()
+    for facts, groups in trained.items():
+        # An untrained backbone stands beside all that was trained from it and is evaluated alike.
+        fitting = [own for own in untrained if set(own) <= set(facts)]
+        placed.update(fitting)
+        beside = [group for own in fitting for group in untrained[own]]
+        blocks.append(Block(dict(facts), beside + sorted(groups, key=lambda group: (group.method, group.key))))
+    return blocks + [Block(dict(own), groups) for own, groups in untrained.items() if own not in placed]
+
+
+def _facts(results: Mapping[str, Any]) -> Facts:
+    """What runs must share to be compared. Of an untrained one only what it has."""
+    evaluation = results["data"]["evaluation"]
+    facts = {
+        "backbone": str(results["backbone"]),
+        "evaluation data": _short(repr(sorted(evaluation.items()))),
+        "task versions": ", ".join(f"{name} {v}" for name, v in sorted(results["evaluation"]["task_versions"].items())),
+        "evaluation precision": str(results["precision"]["evaluation"]),
+    }
+    if results["steps"]:
+        corpus = results["data"]["corpus"]
+        checksum = str(corpus.get("sha256", ""))[:8]
+        facts["training text"] = f"{corpus['name']} ({checksum}, {corpus['sentences']} sentences)"
+        facts["training precision"] = str(results["precision"]["training"])
+    return tuple(facts.items())
+
+
+def _short(text: str) -> str:
+    """A name for content."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,137 @@
+"""Collecting runs: what belongs together is grouped, what does not is kept apart, and nothing is lost silently."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cse_bench.errors import ConfigError
+from cse_bench.results.collect import Block, collect
+
+
+def results(method: str = "simcse", seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """What a finished run writes, as far as it is read."""
+    content: dict[str, Any] = {
+        "status": "complete",
+        "identity": f"{method}-{seed}",
+        "group": method,
+        "method": {"name": method, "status": "official code"},
+        "backbone": "bert_tiny",
+        "pooling": "cls",
+        "seed": seed,
+        "steps": 0 if method == "untrained" else 10,
+        "finished": "2026-11-21T12:00:00+00:00",
+        "precision": {"training": "bf16-mixed", "evaluation": "32-true"},
+        "data": {"corpus": {"name": "wiki", "sha256": "ab", "sentences": 5}, "evaluation": {"sts12": "cd"}},
+        "evaluation": {"task_versions": {"sts": 1}},
+        "metrics": {"sts/test/avg": 60.0 + seed, "cost/train_time_s": 1.0},
+    }
+    if method == "untrained":
+        content["data"]["corpus"] = None
+        content["precision"]["training"] = None
+    return content | changes
+
+
+def write(folder: Path, *runs: dict[str, Any]) -> None:
+    for number, content in enumerate(runs):
+        directory = folder / f"run-{number}"
+        directory.mkdir(parents=True)
+        (directory / "results.json").write_text(json.dumps(content))
+
+
+def shape(blocks: list[Block]) -> list[list[tuple[str, list[int | None]]]]:
+    return [[(group.method, [run.seed for run in group.runs]) for group in block.groups] for block in blocks]
+
+
+def test_seeds_are_grouped_and_the_untrained_backbone_stands_beside(tmp_path: Path) -> None:
+    write(tmp_path, results(seed=3), results("esimcse"), results(seed=1), results("untrained"))
+    found = collect([str(tmp_path)])
+    assert shape(found.blocks) == [[("untrained", [None]), ("esimcse", [0]), ("simcse", [1, 3])]]
+    assert found.blocks[0].groups[2].values("sts/test/avg") == {1: 61.0, 3: 63.0}
+    assert found.left_out == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"backbone": "bert_base"}, "backbone"),
+        ({"precision": {"training": "32-true", "evaluation": "32-true"}}, "training precision"),
+        ({"precision": {"training": "bf16-mixed", "evaluation": "bf16-mixed"}}, "evaluation precision"),
+        ({"evaluation": {"task_versions": {"sts": 2}}}, "task versions"),
+        (
+            {"data": {"corpus": {"name": "wiki", "sha256": "ab", "sentences": 5}, "evaluation": {"sts12": "ee"}}},
+            "evaluation data",
+        ),
+        (
+            {"data": {"corpus": {"name": "wiki", "sha256": "ee", "sentences": 5}, "evaluation": {"sts12": "cd"}}},
+            "training text",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_kept_apart(tmp_path: Path, change: dict[str, Any], fact: str) -> None:
+    write(tmp_path, results(), results("esimcse", **change))
+    first, second = collect([str(tmp_path)]).blocks
+    assert {name for name in first.facts if first.facts[name] != second.facts[name]} == {fact}
+
+
+def test_an_untrained_backbone_stands_beside_every_training_text(tmp_path: Path) -> None:
+    other = results("esimcse")
+    other["data"]["corpus"]["sha256"] = "ee"
+    write(tmp_path, results(), other, results("untrained"))
+    assert shape(collect([str(tmp_path)]).blocks) == [
+        [("untrained", [None]), ("simcse", [0])],
+        [("untrained", [None]), ("esimcse", [0])],
+    ]
+
+
+def test_untrained_backbones_alone_are_a_block(tmp_path: Path) -> None:
+    write(tmp_path, results("untrained"), results("untrained", identity="mean", group="mean"))
+    assert shape(collect([str(tmp_path)]).blocks) == [[("untrained", [None]), ("untrained", [None])]]
+
+
+def test_everything_else_is_named(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        results(),
+        results(seed=1, status="failed", error="the power went"),
+        results(seed=2, status="interrupted"),
+        results(seed=3, status="running"),
+        {"status": "complete"},
+    )
+    (tmp_path / "run-5").mkdir()
+    (tmp_path / "run-5" / "results.json").write_text("{")
+    found = collect([str(tmp_path)])
+    assert shape(found.blocks) == [[("simcse", [0])]]
+    reasons = {directory.name: reason for directory, reason in found.left_out}
+    assert reasons["run-1"] == "failed: the power went"
+    assert reasons["run-2"].startswith("unfinished (interrupted)")
+    assert reasons["run-3"].startswith("unfinished (running)")
+    assert reasons["run-4"].startswith("damaged: without identity, group")
+    assert reasons["run-5"].startswith("damaged: its results.json cannot be read")
+
+
+@pytest.mark.parametrize(("score", "words"), [(60.0, "the same numbers"), (61.0, "OTHER NUMBERS")])
+def test_of_a_run_that_is_there_twice_the_newer_one_counts(tmp_path: Path, score: float, words: str) -> None:
+    newer = results(finished="2026-11-22T12:00:00+00:00", metrics={"sts/test/avg": score, "cost/train_time_s": 9.0})
+    write(tmp_path, newer, results())
+    found = collect([str(tmp_path)])
+    ((group,),) = [block.groups for block in found.blocks]
+    assert group.values("sts/test/avg") == {0: score}
+    ((directory, reason),) = found.left_out
+    assert directory.name == "run-1"
+    assert words in reason
+
+
+def test_globs_folders_and_runs_lead_to_each_run_once(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "deep", results(), results(seed=1))
+    (tmp_path / "a" / "deep" / "run-0" / "model").mkdir()
+    patterns = [str(tmp_path / "*"), str(tmp_path / "a" / "deep" / "run-0"), str(tmp_path / "a" / "deep" / "run-[01]")]
+    found = collect(patterns)
+    assert shape(found.blocks) == [[("simcse", [0, 1])]]
+    assert found.left_out == []
+
+
+def test_nothing_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run at .*; give folders or globs"):
+        collect([str(tmp_path)])

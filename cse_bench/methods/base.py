@@ -267,13 +267,22 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         else:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
+    def frozen_state(self) -> set[str]:
+        """Names of tensors that building and preparing the method bring back as they were: the body of an adapter."""
+        frozen = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if not p.requires_grad}
+        return frozen if any(p.requires_grad for p in self.encoder.parameters()) else set()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The counts of every rank, which go on after a resume."""
+        """The counts of every rank, which go on after a resume; no weights that never change."""
         checkpoint["tokens"] = objects_of_ranks(asdict(self.tokens))
+        for name in self.frozen_state():
+            del checkpoint["state_dict"][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `on_save_checkpoint`."""
         self.tokens = TokenCount(**checkpoint["tokens"][self.trainer.global_rank])
+        own = self.state_dict()
+        checkpoint["state_dict"] |= {name: own[name] for name in self.frozen_state()}
 
     def configure_optimizers(self) -> Any:
         """AdamW over everything trainable, and the schedule over all steps of the run."""

@@ -112,6 +112,10 @@ class JTCSEDistil(ContrastiveMethod):
         self.teacher.eval()
         return self
 
+    def frozen_state(self) -> set[str]:
+        """The teacher, too, is read again and not kept in checkpoints."""
+        return super().frozen_state() | {f"teacher.{name}" for name in self.teacher.state_dict()}
+
     def views(self, batch: TokenRows) -> TokenRows:
         """The sentences themselves."""
         return batch

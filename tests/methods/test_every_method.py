@@ -93,6 +93,29 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method: str, tmp_path: 
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_what_never_changes_is_not_in_the_checkpoint(tmp_path: Path) -> None:
+    lora = ("method=cse_sfp", "backbone=tiny_llama", "adapter=lora", "checkpoint_every_steps=2", "trainer.max_steps=4")
+    overrides = (*lora, "trainer.enable_progress_bar=false")
+    _, whole = train_in(tmp_path / "whole", *overrides)
+    state = torch.load(whole.checkpoint, weights_only=True)["state_dict"]
+    assert state
+    assert all(".lora_" in name for name in state)
+    with pytest.raises(RuntimeError, match="the power went"):
+        train_in(tmp_path / "cut", *overrides, loggers=(fail_at(3),))
+    _, cut = train_in(tmp_path / "cut", *overrides)
+    expected, found = kept_weights(whole), kept_weights(cut)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_frozen_teacher_is_not_in_the_checkpoint(tmp_path: Path) -> None:
+    overrides = (*overrides_of("jtcse_distil"), "trainer.max_steps=2", "trainer.enable_progress_bar=false")
+    _, directory = train_in(tmp_path, *overrides)
+    state = torch.load(directory.checkpoint, weights_only=True)["state_dict"]
+    assert any(name.startswith("encoder.") for name in state)
+    assert not any(name.startswith("teacher.") for name in state)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_keeps_the_encoder_that_it_evaluates(method: str, tmp_path: Path) -> None:
     arguments = [f"method={method}", "trainer.max_steps=3", "trainer.enable_progress_bar=false"]

@@ -11,7 +11,7 @@ from cse_bench.config.bind import build, locate
 from cse_bench.config.identity import group_identity, identity
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
-from cse_bench.encoders.artifact import load_encoder
+from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
 from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
 from cse_bench.errors import ConfigError, CSEBenchError, DataError
 from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
@@ -59,12 +59,11 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
             return _answer(directory, baseline, reused=True)
         reset_peak_memory()
-        if config.overwrite:
-            directory.clear()
         results = _first_results(config, directory, fingerprint)
         directory.start(config, results)
-        loggers = extra_loggers(config, directory) if method.trains else []
+        loggers: list[Any] = []
         try:
+            loggers = extra_loggers(config, directory) if method.trains else []
             training = _train(config, directory, loggers, prerequisites) if method.trains else None
             encoder: SentenceEncoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
@@ -133,7 +132,9 @@ def _baseline(config: RunConfig) -> dict[str, Any]:
     untrained = Component.model_validate({"_target_": f"{Untrained.__module__}.{Untrained.__qualname__}"})
     evaluation = config.evaluation.model_copy(update={"baseline": False})
     # Runs of a parallel sweep need the same baseline at the same time: one does it, the others wait.
-    update = {"method": untrained, "evaluation": evaluation, "overwrite": False}
+    update: dict[str, Any] = {"method": untrained, "evaluation": evaluation, "overwrite": False}
+    if config.backbone.adapter is not None and config.backbone.adapter.type == "lora":
+        update["backbone"] = config.backbone.model_copy(update={"adapter": None})  # its updates start at zero
     return run(config.model_copy(update=update), wait=True)
 
 
@@ -141,13 +142,31 @@ def run_prerequisites(config: RunConfig) -> dict[str, dict[str, Any]]:
     """Does the runs that a run's method asks for, or finds them done; their results, by name."""
     evaluation = config.evaluation.model_copy(update={"baseline": False})
     alone = {"evaluation": evaluation, "overwrite": False, "dry_run": False}
-    needed = locate(config.method.target).prerequisites(config)
-    return {name: run(before.model_copy(update=alone), wait=True) for name, before in needed.items()}
+    done = {}
+    for name, before in locate(config.method.target).prerequisites(config).items():
+        try:
+            done[name] = run(before.model_copy(update=alone), wait=True)
+        except CSEBenchError as error:
+            raise type(error)(
+                f"the run that comes before this one, '{name}' ({method_name(before)}): {error}"
+            ) from error
+    return done
 
 
 def saved_encoders(prerequisites: dict[str, dict[str, Any]]) -> dict[str, Path]:
-    """Where the encoders of finished runs lie."""
-    return {name: Path(done["directory"]) / "model" for name, done in prerequisites.items()}
+    """Where the encoders of finished runs lie.
+
+    Raises:
+        DataError: one was deleted.
+    """
+    encoders = {name: Path(done["directory"]) / "model" for name, done in prerequisites.items()}
+    for name, path in encoders.items():
+        if not is_saved_encoder(path):
+            raise DataError(
+                f"the run of '{name}' is finished, but its encoder {path} is gone; delete {path.parent} and it is done "
+                "again"
+            )
+    return encoders
 
 
 def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:

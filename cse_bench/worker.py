@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
@@ -26,6 +27,8 @@ def main(path: str) -> None:
     from cse_bench.training.resume import Interrupted
     from cse_bench.training.train import train
 
+    if torch.cuda.is_available():  # before anything is loaded or mined there
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     directory = RunDirectory(Path(path))
     files = RankFiles(directory.path)
     config = RunConfig.model_validate(OmegaConf.to_container(OmegaConf.load(directory.config)))

@@ -148,7 +148,7 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
 def _compose(conf: Path, config_name: str, group_choices: list[str], *, own: Sequence[Path]) -> DictConfig:
     """The config with the valid group choices, or the default one when they do not compose together."""
     if own:
-        group_choices = [*group_choices, f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"]
+        group_choices = [*group_choices, "hydra.searchpath=[" + ",".join(f"'file://{path}'" for path in own) + "]"]
     with initialize_config_dir(str(conf), version_base="1.3"):
         try:
             return compose(config_name, overrides=group_choices)

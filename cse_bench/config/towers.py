@@ -20,6 +20,7 @@ class Tower(Section):
         seed_offset: added to the seed.
         global_batch_size: of that run; None: the same.
         gradient_clip_val: of that run, a norm; None: no clipping.
+        dropout: of that run's backbone; None: as pretrained, whatever the dropout of the run that needs it.
     """
 
     path: str | None = None
@@ -28,6 +29,7 @@ class Tower(Section):
     seed_offset: Annotated[int, Field(ge=0)] = 0
     global_batch_size: Annotated[int, Field(ge=1)] | None = None
     gradient_clip_val: Annotated[float, Field(gt=0)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +50,7 @@ class Tower(Section):
             "method": self.method,
             "optimizer": self.optimizer,
             "seed": config.seed + self.seed_offset,
+            "backbone": config.backbone.model_copy(update={"dropout": self.dropout}),
             "trainer": config.trainer.model_copy(update={"gradient_clip_val": self.gradient_clip_val}),
         }
         if self.global_batch_size is not None:

@@ -153,8 +153,8 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
                 f"qlora quantises as it loads, from the Hub or a directory, not "
                 f"source={run.backbone.source}; use adapter=lora",
             )
-        elif not run.dry_run and (problem := quantisation_problem()):
-            yield Problem("backbone.adapter", problem)
+        elif not run.dry_run and (problem := quantisation_problem(accelerator=trainer.get("accelerator", "auto"))):
+            yield Problem("backbone.adapter", f"{problem}; use adapter=lora")
     if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
         yield Problem(
             "backbone.pooling",

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cse_bench.config.schema import LoraAdapter, QLoraAdapter
-from cse_bench.errors import ConfigError
+from cse_bench.errors import ConfigError, EncoderError, first_line
 
 
 def require_peft() -> None:
@@ -26,12 +28,18 @@ def require_peft() -> None:
         ) from error
 
 
-def quantisation_problem() -> str | None:
-    """Why four-bit weights cannot be had here, or None."""
+def quantisation_problem(*, accelerator: str = "auto") -> str | None:
+    """Why four-bit weights cannot be had here, or None.
+
+    Args:
+        accelerator: of the trainer.
+    """
+    if accelerator == "cpu":
+        return "four-bit weights need a CUDA GPU, not trainer.accelerator=cpu"
     if not torch.cuda.is_available():
-        return "four-bit weights need a CUDA GPU and this machine has none; use adapter=lora"
+        return "four-bit weights need a CUDA GPU and this machine has none"
     if importlib.util.find_spec("bitsandbytes") is None:
-        return "four-bit weights need the package bitsandbytes: pip install 'cse_bench[llm]', or use adapter=lora"
+        return "four-bit weights need the package bitsandbytes: pip install 'cse_bench[llm]'"
     return None
 
 
@@ -63,11 +71,8 @@ def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> nn.Module:
     kept in fp32 whatever the body's dtype (PEFT's `autocast_adapter_dtype`).
     """
     require_peft()
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
 
-    if getattr(body, "is_loaded_in_4bit", False):
-        # Norms and embeddings in float32. Gradient checkpointing is the method's business, not the adapter's.
-        body = prepare_model_for_kbit_training(body, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # only ever divided by r
@@ -76,16 +81,38 @@ def add_lora(body: PreTrainedModel, adapter: LoraAdapter) -> nn.Module:
         bias="none",
     )
     with _quiet_peft():
-        return get_peft_model(body, config)
+        return get_peft_model(_prepared(body), config)
+
+
+def _prepared(body: PreTrainedModel) -> PreTrainedModel:
+    """A four-bit body with norms and embeddings in float32, in training and wherever it is read again."""
+    from peft import prepare_model_for_kbit_training
+
+    if not getattr(body, "is_loaded_in_4bit", False):
+        return body
+    prepared: PreTrainedModel = prepare_model_for_kbit_training(body, use_gradient_checkpointing=False)
+    return prepared
 
 
 def load_lora(body: PreTrainedModel, directory: Path) -> nn.Module:
-    """The body with the low-rank updates saved in `directory`."""
-    require_peft()
-    from peft import PeftModel
+    """The body with the low-rank updates saved in `directory`.
 
-    with _quiet_peft():
-        return PeftModel.from_pretrained(body, str(directory))
+    Raises:
+        EncoderError: they are missing, damaged, or not all there: PEFT would go on with updates of zero.
+    """
+    require_peft()
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        saved = load_file(directory / "adapter_model.safetensors")
+        with _quiet_peft(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)  # see below
+            adapted: nn.Module = PeftModel.from_pretrained(_prepared(body), str(directory))
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise EncoderError(f"the adapter in '{directory}' is missing or damaged: {first_line(error)}") from error
+    if missing := get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() - saved.keys():
+        raise EncoderError(f"the adapter in '{directory}' lacks {len(missing)} tensors, e.g. {min(missing)}")
+    return adapted
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def _write_encoder(encoder: Encoder, directory: Path, backbone: Backbone) -> dic
         "pooling": encoder.pooling,
         "readout": readout,
         "prompt": encoder.tokenizer.prompt,
+        "clean_text": encoder.tokenizer.clean_text,
         "padding_side": encoder.padding_side,
         "family": encoder.family,
     }
@@ -166,10 +167,14 @@ def load_encoder(
     changed = {name: value for name, value in given.items() if value is not None}
     if towers := description.get("sum_of"):
         loaded = [load_encoder(directory / name, **changed) for name in towers]
-        return SummedEncoders([tower for tower in loaded if isinstance(tower, Encoder)]).eval()
+        single = [tower for tower in loaded if isinstance(tower, Encoder)]
+        if len(single) != len(towers):
+            raise EncoderError(f"'{directory / DESCRIPTION}' sums encoders that are sums themselves")
+        return SummedEncoders(single).eval()
     try:
         backbone = Backbone(**(description["backbone"] | changed))
         prompt = description["prompt"]
+        clean_text = description.get("clean_text", "none")
         options = {name: description[name] for name in ("pooling", "padding_side", "family")}
         provenance = description["provenance"] | {"saved_encoder": str(directory)}
         readout = _load_readout(directory, description.get("readout"))
@@ -178,9 +183,7 @@ def load_encoder(
     body, tokenizer = _load_weights(directory, backbone)
     encoder = Encoder(
         body,
-        SentenceTokenizer(
-            tokenizer, prompt=prompt, max_positions=max_positions(body.config), clean_text=backbone.clean_text
-        ),
+        SentenceTokenizer(tokenizer, prompt=prompt, max_positions=max_positions(body.config), clean_text=clean_text),
         **options,
         provenance=provenance,
         readout=readout,

@@ -39,5 +39,9 @@ def tokens_after(tokenizer: SentenceTokenizer, second_stage: str) -> int:
                 "every row, or lies across the boundary); change the wording, or the backbone"
             )
         distances.add(len(row) - len(beginning))
-    (distance,) = distances
-    return distance
+    if len(distances) > 1:
+        raise EncoderError(
+            f"the end of the prompt has {' or '.join(map(str, sorted(distances)))} tokens, depending on the sentence; "
+            "change the wording"
+        )
+    return distances.pop()

@@ -26,7 +26,8 @@ class TextCNN(Readout):
     starts exactly one window of each size, and windows that start elsewhere do not count: h depends neither on the
     padding nor on its side. Without content (an empty sentence) z is zero.
 
-    The weights are in float32, whatever the body's dtype; states are taken to theirs.
+    The weights are in float32, whatever the body's dtype; states are taken to theirs. Under autocast the convolutions
+    compute in its precision.
 
     Args:
         width: d, of the states and of the vector.

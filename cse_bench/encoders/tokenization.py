@@ -49,14 +49,17 @@ class SentenceTokenizer:
         """
         # An empty field becomes a single space, as in the official SimCSE loader.
         texts = [sentence or " " for sentence in sentences]
-        if self.clean_text == "both" or (self.clean_text == "eval" and not training):
+        is_cleaned = self.clean_text == "both" or (self.clean_text == "eval" and not training)
+        if is_cleaned:
             texts = [closed_sentence(text) for text in texts]
         if self.prompt is None:
             limit = self.max_positions if max_length is None else min(max_length, self.max_positions)
             rows = self._ids(texts, max_length=limit)
         else:
-            room = self._room(self.prompt)
+            room = self._room(self.prompt) - (1 if is_cleaned else 0)
             texts = self._cut(texts, max_length=room if max_length is None else min(max_length, room))
+            if is_cleaned:  # what was cut has lost its end
+                texts = [closed_sentence(text) for text in texts]
             rows = self._ids([self.prompt.replace("{sentence}", text) for text in texts])
         for sentence, ids in zip(sentences, rows, strict=True):
             if not ids:

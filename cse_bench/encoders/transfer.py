@@ -34,7 +34,8 @@ def _differences(target: Encoder, source: SentenceEncoder) -> list[str]:
         # The weights look the same whatever the number of heads.
         "number of attention heads": _heads(target) == _heads(source),
         "vocabulary": _vocabulary(target) == _vocabulary(source),
-        "prompt": target.tokenizer.prompt == source.tokenizer.prompt,
+        "prompt": (target.tokenizer.prompt, target.tokenizer.clean_text)
+        == (source.tokenizer.prompt, source.tokenizer.clean_text),
         "pooling": target.pooling == source.pooling,
         "readout": source.readout is None,
     }

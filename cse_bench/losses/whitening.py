@@ -48,7 +48,23 @@ def whiten_groups(
     Source:
         Zhuo et al. 2023 (arXiv 2305.17746), shuffled group whitening; official code.
     """
-    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    with torch.autocast(rows.device.type, enabled=False):
+        wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+        return _whitened(
+            wide, order, num_groups=num_groups, engine=engine, newton_iters=newton_iters, detach=detach, eps=eps
+        )
+
+
+def _whitened(
+    wide: Float[Tensor, "b d"],
+    order: Int[Tensor, " d"],
+    *,
+    num_groups: int,
+    engine: Engine,
+    newton_iters: int,
+    detach: bool,
+    eps: float,
+) -> Float[Tensor, "b d"]:
     groups = wide[:, order].unflatten(1, (num_groups, -1)).transpose(0, 1)
     centred = groups - groups.mean(dim=1, keepdim=True)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
@@ -129,18 +145,23 @@ class _InverseRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
+        # In float64: float32 would leave an error of 1e-2 at a condition number of 1e5.
+        try:
+            values, vectors = torch.linalg.eigh(matrix.double())
+        except torch.linalg.LinAlgError:  # not finite; the training step says where that comes from
+            ctx.save_for_backward(matrix.diagonal(dim1=1, dim2=2), matrix)
+            return torch.full_like(matrix, torch.nan)
         # The ridge keeps eigenvalues positive; rounding may take a smallest one below.
         deviations = values.clamp(min=_ABSOLUTE_RIDGE).sqrt()
         ctx.save_for_backward(deviations, vectors)
-        return (vectors / deviations[:, None, :]) @ vectors.mT
+        return ((vectors / deviations[:, None, :]) @ vectors.mT).to(matrix.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         deviations, vectors = ctx.saved_tensors
-        symmetric = (gradients[0] + gradients[0].mT) / 2
+        symmetric = ((gradients[0] + gradients[0].mT) / 2).to(vectors.dtype)
         columns, lines = deviations[:, None, :], deviations[:, :, None]
         factor = -1 / (columns * lines * (columns + lines))
         inner: Tensor = vectors.mT @ symmetric @ vectors
-        return vectors @ (factor * inner) @ vectors.mT
+        return (vectors @ (factor * inner) @ vectors.mT).to(gradients[0].dtype)

@@ -5,7 +5,7 @@ Shapes: b sentences, v views, n = v * b rows, l tokens, d width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import lightning
@@ -146,11 +146,13 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     def training_only_state(self) -> dict[str, Tensor]:
         """The tensors that training used and inference does not, by name."""
-        inference = {tensor.data_ptr() for tensor in self.sentence_encoder.state_dict().values()}
+        encoder, saved = self.sentence_encoder, self.state_dict().keys()
+        inference = {id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}
+        own = dict(self.named_parameters(remove_duplicate=False)) | dict(self.named_buffers(remove_duplicate=False))
         return {
             name: tensor
-            for name, tensor in self.state_dict().items()
-            if isinstance(tensor, Tensor) and tensor.data_ptr() not in inference and not name.startswith(self.not_kept)
+            for name, tensor in own.items()
+            if id(tensor) not in inference and name in saved and not name.startswith(self.not_kept)
         }
 
     def generator(self, *key: int) -> torch.Generator:
@@ -200,7 +202,10 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
             return function(rows)
         # Nothing but the result is kept; the backward computes the piece again, with the same dropout masks. The
         # objective in between sees all rows, so this is gradient caching: same loss, same gradients.
-        recomputed: Representations = checkpoint(function, rows, use_reentrant=False)
+        # Through a tensor, from whose device it is known which generators have to be put back.
+        recomputed: Representations = checkpoint(
+            lambda ids: function(replace(rows, ids=ids)), rows.ids, use_reentrant=False
+        )
         return recomputed
 
     def loss_of(self, batch: TokenRows) -> dict[str, Tensor]:
@@ -242,7 +247,8 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
             return
         self._views_checked = True
         sentences = len(rows) // rows.num_views
-        index, length = torch.arange(min(sentences, _PROBED_SENTENCES)), int(rows.lengths.max())
+        probed = min(sentences, _PROBED_SENTENCES, self.gradient_cache_rows or _PROBED_SENTENCES)
+        index, length = torch.arange(probed), int(rows.lengths.max())
         # Afterwards the generators are as before: the masks of a step do not depend on whether it is a run's first.
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -269,8 +275,12 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     def frozen_state(self) -> set[str]:
         """Names of tensors that building and preparing the method bring back as they were: the body of an adapter."""
-        frozen = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if not p.requires_grad}
-        return frozen if any(p.requires_grad for p in self.encoder.parameters()) else set()
+        trained = {name for name, parameter in self.encoder.named_parameters() if parameter.requires_grad}
+        every = dict(self.encoder.named_parameters())
+        if not trained or len(trained) == len(every):
+            return set()
+        # Of the state, not of the parameters: four-bit weights come with tensors of their own.
+        return {f"encoder.{name}" for name in self.encoder.state_dict() if name not in trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The counts of every rank, which go on after a resume; no weights that never change."""
@@ -281,8 +291,15 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `on_save_checkpoint`."""
         self.tokens = TokenCount(**checkpoint["tokens"][self.trainer.global_rank])
-        own = self.state_dict()
-        checkpoint["state_dict"] |= {name: own[name] for name in self.frozen_state()}
+        frozen = self.frozen_state()
+        missing = self.state_dict().keys() - checkpoint["state_dict"].keys() - frozen
+        unknown = checkpoint["state_dict"].keys() - self.state_dict().keys()
+        if missing or unknown:
+            raise TrainingError(
+                f"the checkpoint is of another model: {', '.join(sorted(missing | unknown)[:5])}; delete the run's "
+                "directory and start again"
+            )
+        self.strict_loading = not frozen
 
     def configure_optimizers(self) -> Any:
         """AdamW over everything trainable, and the schedule over all steps of the run."""

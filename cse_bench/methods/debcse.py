@@ -160,6 +160,8 @@ class DebCSE(ContrastiveMethod, MinesPairs):
         self.pairs = mine_pairs(
             preparation.corpus, teacher, self.mining, sentences=len(self.store), cache=preparation.cache
         )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what was searched is not needed in training
         return self.pairs
 
     def prepare(self, preparation: Preparation) -> dict[str, float]:

@@ -51,7 +51,7 @@ class ESimCSE(ContrastiveMethod):
         repetition_rate: r, how much is repeated; 0: nothing.
         repetition_rule: `official`: the number of repeated tokens is uniform on 0 .. min(10, int(r n)) - 1, with n all
             tokens of the row, as in the code that made the published numbers. `paper`: uniform on
-            0 .. max(2, int(r N)), with N the tokens without the special ones (section 3.1).
+            0 .. max(2, int(r N)), with N = n - 2, the row without its ends (section 3.1).
         repetition_redraw: `run`: a sentence keeps its repetitions, as in the official code, which draws them when it
             tokenises; `epoch`: they are drawn anew in every epoch.
         queue_size: M; 0: neither queue nor momentum encoder.
@@ -110,6 +110,12 @@ class ESimCSE(ContrastiveMethod):
                     f"with repeated tokens a row has up to {longest}, and {config.backbone.name} takes {limit}; set at "
                     f"most {config.data.max_length - (longest - limit)}",
                 )
+        is_half = config.backbone.dtype in ("bfloat16", "float16") and config.backbone.adapter is None
+        if is_half and arguments.get("queue_size"):
+            yield Problem(
+                "backbone.dtype",
+                f"{config.backbone.dtype}: the small steps of the momentum encoder would round to nothing; set float32",
+            )
         if arguments.get("momentum_init") == "random" and config.backbone.adapter is not None:
             yield Problem(
                 "method.momentum_init", "random weights beneath an adapter train nothing; set momentum_init=copy"
@@ -157,7 +163,7 @@ class ESimCSE(ContrastiveMethod):
 
 
 class NegativeQueue(nn.Module):
-    """First in, first out: the last `size` vectors, (m, d) with m growing to `size`. In the checkpoint.
+    """First in, first out: the last vectors, (m, d), m at most `size` after the first batch. In the checkpoint.
 
     Args:
         size: M.
@@ -186,15 +192,17 @@ def _as_long_as_saved(module: nn.Module, state: dict[str, Any], prefix: str, *ot
 
 
 def follow(momentum_encoder: nn.Module, encoder: nn.Module, *, momentum: float) -> None:
-    """Moves every parameter of the momentum encoder by (1 - momentum) of its way to the encoder's; no buffers."""
+    """Moves every parameter that is trained by (1 - momentum) of its way to the encoder's; no buffers."""
     with torch.no_grad():
-        pairs = zip(momentum_encoder.parameters(), encoder.parameters(), strict=True)
-        for slow, fast in pairs:
-            slow.lerp_(fast, 1 - momentum)
+        for slow, fast in zip(momentum_encoder.parameters(), encoder.parameters(), strict=True):
+            if fast.requires_grad:
+                slow.lerp_(fast, 1 - momentum)
 
 
 def _momentum_copy(encoder: Encoder, start: str) -> Encoder:
-    copied = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})
+    # What is not trained, the body beneath an adapter, is shared.
+    shared = {id(parameter): parameter for parameter in encoder.parameters() if not parameter.requires_grad}
+    copied = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer, **shared})
     if start == "random":
         body = copied.plain_body
         drawn = random_body(body.config, attention=str(body.config._attn_implementation), dtype=encoder.dtype)

@@ -13,10 +13,12 @@ import copy
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Unpack
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import Field
 from torch import Tensor, nn
 
+from cse_bench.config.bind import locate
 from cse_bench.config.messages import Problem
 from cse_bench.config.nested import nested_problems
 from cse_bench.config.schema import RunConfig
@@ -131,9 +133,7 @@ class JTCSE(ContrastiveMethod):
             EncoderError: a tower of another kind than the backbone, or a pretrained pooler that does not exist.
         """
         self.notes["definition"] = "losses: official code; cross stream and stage-1 towers: own reading"
-        if self.towers is None:
-            self._warn_of_equal_towers()
-        else:
+        if self.towers is not None:
             encoders = {"first": self.encoder, "second": self.second_encoder}
             for name, tower in self.towers.by_name().items():
                 path = str(preparation.prerequisites.get(name, tower.path))
@@ -143,6 +143,9 @@ class JTCSE(ContrastiveMethod):
                 )
                 take_weights(encoders[name], source, origin=f"method.towers.{name} ('{path}')")
                 self.notes[f"{name}_tower"] = source.provenance
+        pairs = zip(self.encoder.parameters(), self.second_encoder.parameters(), strict=True)
+        if all(torch.equal(first, second) for first, second in pairs):
+            self._warn_of_equal_towers()
         if self.poolers:
             self.notes["pooler"] = self.pooler_start
             if self.pooler_start == "pretrained":
@@ -151,7 +154,7 @@ class JTCSE(ContrastiveMethod):
 
     def _warn_of_equal_towers(self) -> None:
         message = (
-            "method.towers=null: both towers start from the same weights, so the crossed stream equals the plain one "
+            "method.towers: both towers start from the same weights, so the crossed stream equals the plain one "
             "and little is gained by their sum"
         )
         self.notes["warning"] = message
@@ -243,7 +246,12 @@ def _tower_problems(config: RunConfig, tower: Tower, *, at: str) -> Iterator[Pro
         return
     if run.seed >= 2**32:
         yield Problem(f"{at}.seed_offset", f"seed + seed_offset must be less than 2**32, got {run.seed}")
-    yield from nested_problems(run, at=f"{at}.method")
+    unbound = list(nested_problems(run, at=f"{at}.method"))
+    yield from unbound
+    if not unbound and not locate(run.method.target).trains:
+        yield Problem(
+            f"{at}.method", "trains nothing; towers that start from the backbone as it is: method.towers=null"
+        )
 
 
 def _architecture_problems(config: RunConfig) -> Iterator[Problem]:

@@ -68,7 +68,10 @@ class JTCSEDistil(ContrastiveMethod):
 
     @classmethod
     def problems(cls, config: RunConfig) -> Iterator[Problem]:
-        """A teacher that can be had."""
+        """A teacher that can be had, and a student whose weights can be copied."""
+        adapter = config.backbone.adapter
+        if adapter is not None and adapter.type == "qlora":
+            yield Problem("backbone.adapter", "four-bit weights cannot be copied to the student; use adapter=lora")
         teacher = _teacher(config.method.arguments()["teacher"])
         if isinstance(teacher, Component):
             yield from nested_problems(_teacher_run(config, teacher), at="method.teacher")
@@ -98,6 +101,11 @@ class JTCSEDistil(ContrastiveMethod):
             teacher = open_encoder(str(path), attention=preparation.config.backbone.attention)
             if teacher.tokenizer.fingerprint() != self.encoder.tokenizer.fingerprint():
                 raise EncoderError(f"the teacher '{path}' has another tokenizer or prompt than the student's backbone")
+            if teacher.width != self.encoder.width:
+                raise EncoderError(
+                    f"the teacher '{path}' gives vectors of {teacher.width} numbers, the student of "
+                    f"{self.encoder.width}; choose a backbone of the same width"
+                )
             self.teacher = _frozen(teacher)
         if self.student_start == "tower_1":
             first = self.teacher.towers[0] if isinstance(self.teacher, SummedEncoders) else self.teacher

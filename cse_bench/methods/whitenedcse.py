@@ -40,8 +40,8 @@ class WhitenedCSE(ContrastiveMethod):
 
     Paper and released code differ. In the code, views are cut from rows that lie sentence by sentence, so that the
     views of a sentence mostly share permutation and covariance; `stats_layout=official_chunks` does the same.
-    A step that leaves fewer than 2 g rows for a covariance of g features (the last batch of an epoch) teaches nothing:
-    its loss is zero, and it is marked in the part `skipped`.
+    A step that leaves fewer than 2 g rows for a covariance of g features (a small last batch) has the loss zero and
+    gives no gradient; it is marked in the part `skipped`.
 
     Args:
         num_views: V, the anchor included.
@@ -94,6 +94,8 @@ class WhitenedCSE(ContrastiveMethod):
         self.pos_weights = pos_weights
         self.temperature = temperature
         self.head = TrainingHead(self.encoder)
+        if stats_layout == "view":
+            self.notes["definition"] = "statistics and permutations per view: paper; the released code: official_chunks"
         if whiten:
             self.notes["whitening"] = {"groups": self.num_groups, "features_per_group": self.group_size}
 

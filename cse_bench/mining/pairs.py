@@ -171,7 +171,7 @@ class _Mining:
     def run(self) -> None:
         """Goes on where an earlier process stopped, if it was about the same."""
         known = _read(self._work / "state.json")
-        if known.get("key") == self._key:
+        if known.get("key") == self._key and self._arrays_are_whole(_State(**known)):
             self._state = _State(**known)
         else:
             shutil.rmtree(self._work, ignore_errors=True)
@@ -184,6 +184,7 @@ class _Mining:
         manifest = {
             "key": self._key,
             "settings": self._settings.model_dump(mode="json"),
+            "teacher": self._teacher.encoder.provenance,
             "sentences": self._sentences,
             "recall": found_recall,
             "calibration": calibration,
@@ -191,9 +192,17 @@ class _Mining:
             "versions": {name: version(name) for name in _LIBRARIES},
         }
         (self._work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        (self._work / "state.json").unlink()
         shutil.rmtree(self._directory, ignore_errors=True)
         os.rename(self._work, self._directory)
+        (self._directory / "state.json").unlink()
+
+    def _arrays_are_whole(self, state: _State) -> bool:
+        """Whether what the state calls done is there; else all begins anew."""
+        needed = (["vectors"] if state.vectors else []) + (list(_TABLES) if state.tables else [])
+        try:
+            return all(len(np.load(self._work / f"{name}.npy", mmap_mode="r")) == self._sentences for name in needed)
+        except (OSError, ValueError, EOFError):
+            return False
 
     def _save_state(self) -> None:
         now = time.perf_counter()
@@ -265,8 +274,7 @@ class _Mining:
         if self._key["settings"]["search"] == "exact" or len(rows) == 0:
             return exact_search(rows, device=device), None
         search = ivf_search(rows, lists=settings.ivf_lists, probes=settings.ivf_probes, seed=settings.seed)
-        # Of a sentence itself nothing can be missed: one more than the neighbours that are kept.
-        return search, recall(search, rows, settings.semantic + 1, seed=settings.seed, device=device)
+        return search, recall(search, rows, settings.semantic, seed=settings.seed, device=device)
 
     def _calibrate(self) -> dict[str, dict[str, float]]:
         """Quantiles of the teacher's cosines: of random pairs, of nearest neighbours, of a sentence with itself."""

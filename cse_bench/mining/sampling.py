@@ -1,5 +1,7 @@
 """One epoch's positives and hard negatives: a function of (seed, epoch, sentence), whatever workers and order.
 
+Cosines are kept in float16: a threshold holds to 0.0003.
+
 Shapes: b anchors, c candidates, q hard negatives.
 """
 

@@ -9,6 +9,7 @@ import torch
 
 from cse_bench.data.rows import rows_of
 from cse_bench.encoders.encoder import SentenceEncoder, encode_sentences
+from cse_bench.errors import EncoderError
 from cse_bench.training.precision import autocast
 
 _ROWS_WITH_DROPOUT = 64
@@ -57,6 +58,12 @@ class Teacher:
                 batch_tokens=self.batch_tokens,
                 max_length=self.max_length,
                 on_progress=on_progress,
+            )
+        if not np.isfinite(vectors).all():
+            bad = int((~np.isfinite(vectors)).any(axis=1).argmax())
+            raise EncoderError(
+                f"the teacher's vector of '{sentences[bad][:60]}' is not finite; its weights are broken, or "
+                f"evaluation.precision={self.precision} is too little for them"
             )
         return unit_rows(vectors).astype(np.float16)
 

@@ -79,10 +79,16 @@ class RunDirectory:
         Raises:
             ConfigError: another process holds it, or it cannot be written.
         """
-        lock = FileLock(self.path / ".lock", blocking=wait)
+        lock = FileLock(self.path / ".lock", blocking=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire()
+            except Timeout:
+                if not wait:
+                    raise
+                print(f"waiting for {self.path}, which another process is running", flush=True)
+                lock.acquire(blocking=True)
         except Timeout:
             raise ConfigError(
                 f"another process is running {self.path} now; wait for it, or change what makes this run different "

@@ -184,7 +184,7 @@ def step_of(checkpoint: Path) -> int:
         return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
     except Exception as error:  # torch raises whatever the damage makes it stumble over
         raise TrainingError(
-            f"{checkpoint} cannot be read ({type(error).__name__}); delete it, or start over with overwrite=true"
+            f"{checkpoint} cannot be read ({type(error).__name__}); delete it, and the run starts over"
         ) from error
 
 

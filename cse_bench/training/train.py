@@ -11,7 +11,7 @@ import lightning
 import torch
 from lightning.pytorch.plugins import DoublePrecision
 
-from cse_bench.config.bind import build
+from cse_bench.config.bind import build, locate
 from cse_bench.config.schema import RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.data.module import SentenceData
@@ -19,6 +19,7 @@ from cse_bench.data.token_store import TokenStore, token_store
 from cse_bench.encoders.artifact import save_encoder
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.encoders.tokenization import SentenceTokenizer
+from cse_bench.errors import TrainingError
 from cse_bench.evaluation.callback import EvaluationCallback
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
@@ -74,6 +75,12 @@ def train(
         prerequisites: the saved encoders of the runs that the method asked for.
         stop_file: tells the ranks of a run to save and stop, see `ResumeCheckpoint`.
     """
+    needed = locate(config.method.target).prerequisites(config).keys() - (prerequisites or {}).keys()
+    if needed:
+        raise TrainingError(
+            f"this run needs others to be done before: {', '.join(sorted(needed))}. python -m cse_bench does them; a "
+            "worker that is started by itself has none"
+        )
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     encoder = build_encoder(config.backbone)

@@ -4,7 +4,9 @@ For every method, over two steps, so that the state which a method keeps (a queu
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.methods import base
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.methods.debcse import DebCSE
 from tests.distributed.pool import Ranks
-from tests.methods.every import METHODS, ONE_STEP, overrides_of
+from tests.methods.every import METHODS, ONE_STEP, overrides_of, with_towers_apart
+from tests.methods.test_debcse import prepared
 from tests.tiny import gradients, tiny_method, token_rows
 
 LENGTHS = [5] * 20 + [8, 11] * 6 + [32] * 16
@@ -57,15 +61,20 @@ def no_gather(local: Tensor, *, dim: int) -> Tensor:
     return local
 
 
-def built(method: str, *, split: bool = False, cache_rows: int | None = None) -> ContrastiveMethod:
+def built(method: str, folder: Path, *, split: bool = False, cache_rows: int | None = None) -> ContrastiveMethod:
     """In miniature, without dropout: masks differ between ranks by design."""
+    if method == "debcse":  # with pairs really mined, or it would be without what makes it different
+        return prepared(folder, "method.hard_negatives=2", split=split, cache_rows=cache_rows).eval()
     overrides = (*overrides_of(method), *ONE_STEP.get(method, ()))
     shaken = "+backbone.architecture.initializer_range=0.3"
-    return tiny_method(*overrides, shaken, split=split, cache_rows=cache_rows).eval()
+    return with_towers_apart(tiny_method(*overrides, shaken, split=split, cache_rows=cache_rows)).eval()
 
 
 def batches(method: ContrastiveMethod) -> list[TokenRows]:
     """Two batches of sentences, in their prompt where the method has one."""
+    if isinstance(method, DebCSE) and method.store is not None:
+        everything = np.arange(len(LENGTHS))
+        return [method.store.rows(everything), replace(method.store.rows(everything[::-1].copy()), epoch=1)]
     prompt = method.encoder.tokenizer.prompt or "{sentence}"
     lead = [ord(letter) + 3 for letter in prompt]
     return [
@@ -79,13 +88,14 @@ def batches(method: ContrastiveMethod) -> list[TokenRows]:
 def step(
     rank: int,
     name: str,
+    folder: Path,
     sizes: tuple[int, int],
     split: bool,
     cache_rows: int | None,
     gather: Callable[..., Tensor] | None,
 ) -> Step:
     """Losses of two steps, gradients after averaging over ranks, and number of forwards of one rank."""
-    method = built(name, split=split, cache_rows=cache_rows)
+    method = built(name, folder, split=split, cache_rows=cache_rows)
     start = sum(sizes[:rank])
     mine = torch.arange(start, start + sizes[rank])
     forwards: list[None] = []
@@ -110,9 +120,9 @@ def step(
 
 
 @cache
-def one_process(name: str) -> Step:
+def one_process(name: str, folder: Path) -> Step:
     """The reference: all sentences in one process, in one padded block."""
-    method = built(name)
+    method = built(name, folder)
     losses = []
     for whole in batches(method):
         loss = method.loss_of(whole)["loss"]
@@ -121,6 +131,12 @@ def one_process(name: str) -> Step:
             method.finish_step(whole)
         losses.append(float(loss.detach()))
     return losses, {key: gradient.numpy() for key, gradient in gradients(method).items()}, 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what is mined."""
+    return tmp_path_factory.mktemp("mined")
 
 
 def largest_gap(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
@@ -133,11 +149,11 @@ def largest_gap(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
     [((24, 24), False, None), ((25, 23), True, None), ((44, 4), True, 8)],
 )
 def test_two_processes_equal_one(
-    ranks: Ranks, method: str, sizes: tuple[int, int], split: bool, cache_rows: int | None
+    ranks: Ranks, folder: Path, method: str, sizes: tuple[int, int], split: bool, cache_rows: int | None
 ) -> None:
-    losses, expected, _ = one_process(method)
+    losses, expected, _ = one_process(method, folder)
     assert max(float(np.abs(gradient).max()) for gradient in expected.values()) > 1e-3
-    results = ranks.run(step, method, sizes, split, cache_rows, None)
+    results = ranks.run(step, method, folder, sizes, split, cache_rows, None)
     for found_losses, found, _ in results:
         assert found_losses == pytest.approx(losses, abs=1e-8)
         assert found.keys() == expected.keys()
@@ -148,8 +164,8 @@ def test_two_processes_equal_one(
 
 
 @pytest.mark.parametrize("wrong", [without_gradient, own_slice_only, no_gather])
-def test_a_wrong_gather_is_noticed(ranks: Ranks, wrong: Callable[..., Tensor]) -> None:
+def test_a_wrong_gather_is_noticed(ranks: Ranks, folder: Path, wrong: Callable[..., Tensor]) -> None:
     """The comparison above has teeth: each of these was somebody's implementation once."""
-    _, expected, _ = one_process("simcse")
-    for _, found, _ in ranks.run(step, "simcse", (24, 24), False, None, wrong):
+    _, expected, _ = one_process("simcse", folder)
+    for _, found, _ in ranks.run(step, "simcse", folder, (24, 24), False, None, wrong):
         assert largest_gap(expected, found) > 1e-4

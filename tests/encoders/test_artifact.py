@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from cse_bench.encoders import artifact
@@ -222,3 +222,19 @@ def test_dtype_and_kernel_can_be_chosen_anew(saved):
     encoder = load_encoder(saved[0], dtype="bfloat16", attention="eager")
     assert encoder.dtype == torch.bfloat16
     assert encoder.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("damage", ["half", "cut", "gone"])
+def test_an_adapter_that_is_not_all_there_is_refused(tmp_path, tiny, tiny_entry, lora, damage):
+    entry = tiny_entry("tiny_llama", adapter=lora)
+    save(tiny("tiny_llama", adapter=lora), tmp_path / "model", entry)
+    file = tmp_path / "model" / "adapter" / "adapter_model.safetensors"
+    if damage == "half":
+        tensors = load_file(file)
+        save_file(dict(list(tensors.items())[::2]), file)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        file.unlink()
+    with pytest.raises(EncoderError, match="lacks .* tensors" if damage == "half" else "missing or damaged"):
+        load_encoder(tmp_path / "model")

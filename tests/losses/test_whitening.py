@@ -118,7 +118,8 @@ def test_direct_engines_hold_float32_at_a_condition_number_of_1e5(engine: str) -
     q, _ = torch.linalg.qr(torch.randn(6, 6, generator=draw, dtype=torch.float64))
     sigma = (q @ torch.diag(torch.logspace(0, -5, 6, dtype=torch.float64)) @ q.T).float()[None]
     w = whitening_matrix((sigma + sigma.mT) / 2, engine=engine, newton_iters=1)[0].double()
-    assert float((w.T @ sigma[0].double() @ w - torch.eye(6, dtype=torch.float64)).abs().max()) < 2e-2
+    bound = 2e-4 if engine == "eigh" else 2e-3
+    assert float((w.T @ sigma[0].double() @ w - torch.eye(6, dtype=torch.float64)).abs().max()) < bound
 
 
 def test_ridge_by_hand() -> None:

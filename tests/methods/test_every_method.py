@@ -1,5 +1,6 @@
 """What holds for every method, whatever its objective: the properties that the base class gives."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cse_bench.encoders.artifact import load_encoder
 from cse_bench.methods import base
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.run import run
-from tests.methods.every import METHODS, overrides_of
+from tests.methods.every import METHODS, overrides_of, with_towers_apart
 from tests.methods.stepping import step
 from tests.tiny import config_in, gradients, largest_difference, tiny_method, token_rows
 from tests.training.trained import fail_at, kept_weights, train_in
@@ -22,7 +23,7 @@ SHAKEN = "+backbone.architecture.initializer_range=0.3"  # else every layer is c
 
 
 def built(method: str, **options: Any) -> ContrastiveMethod:
-    return tiny_method(*overrides_of(method), SHAKEN, **options)
+    return with_towers_apart(tiny_method(*overrides_of(method), SHAKEN, **options))
 
 
 def batch_for(method: ContrastiveMethod) -> TokenRows:
@@ -73,7 +74,7 @@ def test_gradient_caching_draws_the_same_dropout_masks_again(method: str, monkey
     found = []
     for again in (True, False):
         if not again:  # the same pieces, all of them kept for the backward
-            monkeypatch.setattr(base, "checkpoint", lambda function, rows, **_: function(rows))
+            monkeypatch.setattr(base, "checkpoint", lambda function, ids, **_: function(ids))
         tried = built(method, cache_rows=7).train()
         torch.manual_seed(1)
         found.append(two_steps(tried))
@@ -91,6 +92,20 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method: str, tmp_path: 
     expected, found = kept_weights(whole), kept_weights(cut)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_recomputation_is_handed_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From it torch learns which GPU's generator draws the dropout masks again; token rows would tell it nothing."""
+    seen: list[tuple[object, ...]] = []
+
+    def noted(function: Callable[..., Any], *arguments: object, **options: Any) -> Any:
+        seen.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(base, "checkpoint", noted)
+    two_steps(built("simcse", cache_rows=7))
+    assert seen
+    assert all(isinstance(one, torch.Tensor) for arguments in seen for one in arguments)
 
 
 def test_what_never_changes_is_not_in_the_checkpoint(tmp_path: Path) -> None:

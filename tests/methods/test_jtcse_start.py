@@ -39,10 +39,17 @@ def test_prerequisites_are_the_runs_of_the_towers() -> None:
     assert config.optimizer.schedule == "constant"
     assert config.trainer.arguments()["gradient_clip_val"] is None
     assert [one.trainer.arguments()["gradient_clip_val"] for one in runs.values()] == [1.0, 1.0]
-    changed = {"method", "optimizer", "seed", "data", "trainer"}
+    changed = {"method", "optimizer", "seed", "data", "trainer", "backbone"}
     for one in runs.values():
         assert one.model_dump(exclude=changed) == config.model_dump(exclude=changed)
     assert JTCSE.prerequisites(composed(*overrides, "method.towers=null")) == {}
+
+
+def test_towers_keep_their_own_dropout() -> None:
+    """TNCSE's joint training has next to none, with which the runs of the towers would have identical views."""
+    overrides = ("method=jtcse", "backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none")
+    runs = JTCSE.prerequisites(composed(*overrides, "backbone.dropout=0.00025", "method.towers.second.dropout=0.2"))
+    assert [one.backbone.dropout for one in runs.values()] == [None, 0.2]
 
 
 def test_another_method_for_a_tower_by_one_choice() -> None:
@@ -78,6 +85,10 @@ def test_another_method_for_a_tower_by_one_choice() -> None:
             ["+method.towers.first.method.tempo=1"],
             r"method\.towers\.first\.method\.tempo: unknown key; known keys: head",
         ),
+        (
+            ["method@method.towers.second.method=untrained"],
+            r"method\.towers\.second\.method: trains nothing; .* method\.towers=null",
+        ),
         (["~method.towers.first.optimizer"], r"method\.towers\.first: give a method and its optimizer, or the path"),
         (
             ["method@method.towers.second.method=simcse", *SAME_AS_FIRST],
@@ -92,6 +103,7 @@ def test_what_cannot_work_is_told_before_anything_is_loaded(overrides: list[str]
 
 def test_tncse_needs_no_crossable_backbone() -> None:
     overrides = ("backbone=tiny_llama", "backbone.dropout=0.1", "method.cross_mode=off", "evaluation=none")
+    overrides += ("method.towers.first.dropout=0.1", "method.towers.second.dropout=0.1")
     config = composed("method=jtcse", "dry_run=true", *overrides)
     assert config.backbone.pooling == "last_token"
 
@@ -162,7 +174,7 @@ def test_a_damaged_checkpoint_is_told_by_its_name(bert_with_pooler: Path) -> Non
 def test_without_towers_it_says_that_they_are_equal(capsys: pytest.CaptureFixture[str]) -> None:
     method = tiny_method(*ONE_RUN)
     method.prepare(preparation_of(ONE_RUN))
-    assert "warning: method.towers=null: both towers start from the same weights" in capsys.readouterr().out
+    assert "warning: method.towers: both towers start from the same weights" in capsys.readouterr().out
     assert method.notes["warning"].startswith("method.towers=null")
     assert method.notes["pooler"] == "fresh"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cse_bench.errors import DataError
+from cse_bench.errors import DataError, EncoderError
 from cse_bench.mining import pairs as pairs_module
 from cse_bench.mining.pairs import Pairs, mine_pairs
 from cse_bench.mining.settings import MiningSettings
@@ -208,3 +208,30 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(DataError, match=r"cannot be written.*paths\.cache"):
         mined(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "empty"])
+def test_an_interrupted_mining_whose_arrays_are_damaged_begins_anew(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    expected = mined(tmp_path / "whole")
+    monkeypatch.setattr("cse_bench.mining.pairs.CandidateFinder", None)  # breaks after the vectors were written
+    with pytest.raises(TypeError):
+        mined(tmp_path / "cut")
+    monkeypatch.undo()
+    (vectors,) = (tmp_path / "cut" / "cache" / "pairs").glob(".*.new/vectors.npy")
+    if damage == "missing":
+        vectors.unlink()
+    else:
+        vectors.write_bytes(vectors.read_bytes()[: 200 if damage == "short" else 0])
+    assert same(expected, mined(tmp_path / "cut"))
+
+
+def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    who = teacher()
+    with torch.no_grad():
+        who.encoder.body.embeddings.word_embeddings.weight.fill_(torch.nan)
+    with pytest.raises(EncoderError, match="the teacher's vector of .* is not finite"):
+        who.vectors(SENTENCES)

@@ -177,7 +177,7 @@ def test_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read .*overwrite=true"):
+    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read .*starts over"):
         train_in(tmp_path, *BY_STEPS)
 
 

@@ -5,6 +5,7 @@ and no content (see `cse_bench.training.memory`).
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from rich.table import Table
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cse_bench.config.bind import build
+from cse_bench.config.bind import build, locate
 from cse_bench.config.messages import refuse
 from cse_bench.config.schema import Backbone, QLoraAdapter, RunConfig
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.results.run_directory import method_name
 from cse_bench.training.devices import device_problems
 from cse_bench.training.memory import Memory, inference_memory, training_memory, with_fake_tensors
 from cse_bench.training.precision import device_type, resolve_precision
@@ -54,6 +56,7 @@ class Plan:
         row_tokens: the longest row, in tokens.
         negatives: per anchor.
         memory: on one device.
+        before: the runs that must be done first, as `name: method, seed`, in their order.
         remarks: what a number rests on, by the name of its field.
     """
 
@@ -74,6 +77,7 @@ class Plan:
     row_tokens: int
     negatives: int
     memory: Memory
+    before: list[str]
     remarks: dict[str, str]
 
     @property
@@ -104,6 +108,8 @@ class Plan:
         return table
 
     def _add_model(self, table: Table) -> None:
+        if self.before:
+            table.add_row("runs before this one", str(len(self.before)), "\n".join(self.before), end_section=True)
         table.add_row("devices", f"{self.devices} x {self.device}", f"strategy {self.strategy}")
         table.add_row("precision", self.precision, self.remarks.get("precision", ""), end_section=True)
         training = "of the method: encoder, adapter, head" if self.trains else "of the encoder"
@@ -216,6 +222,7 @@ def plan(config: RunConfig) -> Plan:
         row_tokens=rows.ids.shape[1],
         negatives=method.negatives_per_anchor(config.data.global_batch_size) if method.trains else 0,
         memory=memory,
+        before=list(_before(config)),
         remarks={
             "precision": precision_remark,
             "row_tokens": length_remark,
@@ -226,6 +233,12 @@ def plan(config: RunConfig) -> Plan:
             "temporaries": temporaries,
         },
     )
+
+
+def _before(config: RunConfig) -> Iterator[str]:
+    for name, needed in locate(config.method.target).prerequisites(config).items():
+        yield from _before(needed)
+        yield f"{name}: {method_name(needed)}, seed {needed.seed}"
 
 
 def _method(config: RunConfig) -> ContrastiveMethod:

@@ -172,6 +172,14 @@ def test_every_method_can_be_planned(method: str, backbone: str) -> None:
     assert made.method in printed(made)
 
 
+def test_runs_that_come_before_are_named() -> None:
+    config = composed("dry_run=true", "method=jtcse_distil", "backbone=tiny_bert", "evaluation=none", "seed=5")
+    made = plan(config)
+    assert made.before == ["first: simcse, seed 5", "second: esimcse, seed 1005", "teacher: jtcse, seed 5"]
+    assert "second: esimcse, seed 1005" in printed(made)
+    assert plan(composed("dry_run=true", "backbone=tiny_bert", "evaluation=none")).before == []
+
+
 def test_a_local_directory_is_planned_from_its_config(tmp_path: Path) -> None:
     config = composed("backbone=tiny_bert", "evaluation=none")
     encoder = build_encoder(config.backbone)

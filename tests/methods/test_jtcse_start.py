@@ -175,7 +175,7 @@ def test_without_towers_it_says_that_they_are_equal(capsys: pytest.CaptureFixtur
     method = tiny_method(*ONE_RUN)
     method.prepare(preparation_of(ONE_RUN))
     assert "warning: method.towers: both towers start from the same weights" in capsys.readouterr().out
-    assert method.notes["warning"].startswith("method.towers=null")
+    assert method.notes["warning"].startswith("method.towers: both")
     assert method.notes["pooler"] == "fresh"
 
 

@@ -1,15 +1,18 @@
 """One line per finished run, and a table of mean and spread over seeds.
 
-    python -m experiments.collect outputs > experiments/<study>/results.csv      # the table goes to standard error
+    python -m experiments.collect outputs [against=METHOD] > experiments/<study>/results.csv   # tables: stderr
 
 Runs are grouped by everything but the seed; what cannot be compared is not put together. What has not finished is named
-and left out.
+and left out. With `against`, a second table gives the difference of every group to that method in the seven-task
+average: mean over the seeds that both have, and the 95 % t-interval of that mean (paired over seeds).
 """
 
 import csv
 import statistics
 import sys
 from typing import Any
+
+from scipy.stats import ttest_rel
 
 from cse_bench.results.collect import Block, Run, collect
 
@@ -36,9 +39,10 @@ SHOWN = (
 )
 
 
-def main(folders: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Writes the lines to standard output."""
-    collection = collect(folders)
+    against = next((text.removeprefix("against=") for text in arguments if text.startswith("against=")), None)
+    collection = collect([text for text in arguments if not text.startswith("against=")])
     for directory, reason in collection.left_out:
         print(f"left out: {directory.name}: {reason}", file=sys.stderr)
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -48,6 +52,8 @@ def main(folders: list[str]) -> None:
             for run in group.runs:
                 writer.writerow([*_facts(run), *(_number(run.metrics.get(metric)) for metric in METRICS)])
         _table(block)
+        if against is not None:
+            _differences(block, against)
 
 
 def _facts(run: Run) -> list[Any]:
@@ -74,6 +80,20 @@ def _table(block: Block) -> None:
             cells.append(f"{statistics.fmean(values):.{digits}f}{spread}" if values else "-")
         lines.append(f"| {group.method} | {group.status} | {len(group.runs)} | {' | '.join(cells)} |")
     print("\n".join(lines), file=sys.stderr)
+
+
+def _differences(block: Block, against: str, metric: str = "sts/test/avg") -> None:
+    print(f"\n| {metric} | seeds | difference to {against} | 95 % t-interval |\n|---|---|---|---|", file=sys.stderr)
+    (reference,) = [group.values(metric) for group in block.groups if group.method == against]
+    for group in block.groups:
+        values = group.values(metric)
+        seeds = sorted(seed for seed in values.keys() & reference.keys() if seed is not None)
+        if group.method == against or len(seeds) < 2:
+            continue
+        test = ttest_rel([values[seed] for seed in seeds], [reference[seed] for seed in seeds])
+        low, high = test.confidence_interval(0.95)
+        mean = statistics.fmean(values[seed] - reference[seed] for seed in seeds)
+        print(f"| {group.method} | {len(seeds)} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |", file=sys.stderr)
 
 
 if __name__ == "__main__":

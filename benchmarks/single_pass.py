@@ -74,6 +74,7 @@ def _method(config: RunConfig, encoder: torch.nn.Module) -> ContrastiveMethod:
     method: ContrastiveMethod = build(
         config.method, encoder=own, optimizer=config.optimizer, split_rows_by_length=False
     )
+    method._views_checked = True  # a look at the first batch of a run, not part of a step
     return method.train()
 
 

@@ -111,6 +111,12 @@ class Encoder(SentenceEncoder):
         """Of the weights."""
         return next(self.body.parameters()).dtype
 
+    @property
+    def adapter_dropout(self) -> float:
+        """The dropout of the adapter; 0 without one."""
+        configs: dict[str, Any] = getattr(self.body, "peft_config", {})
+        return max((float(config.lora_dropout) for config in configs.values()), default=0.0)
+
     def states(self, ids: Tensor, mask: Tensor, *, with_first: bool = False) -> tuple[Tensor, Tensor | None]:
         """Token states of the last layer, and of the first when asked: (b, l) -> (b, l, d).
 

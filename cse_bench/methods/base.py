@@ -254,6 +254,9 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             first, second = (self.represent(rows.take(index + view * sentences, length=length)) for view in (0, 1))
         if all(torch.equal(tensor, second[name]) for name, tensor in first.items()):
+            if self.global_step == 0 and self.encoder.adapter_dropout > 0:
+                self._views_checked = False  # low-rank updates start at zero, dropped out or not: looked at again
+                return
             raise TrainingError(
                 "the two views of every sentence are identical: nothing in the network is random. Set backbone.dropout "
                 "(0.1 is usual) or an adapter with dropout"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cse_bench.errors import ConfigError, TrainingError
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.methods.head import TrainingHead
 from tests.tiny import composed, gradients, largest_difference, tiny_method, token_rows
+from tests.training.trained import train_in
 
 # Short and long sentences, so that the length split has something to gain (one more piece costs 1,024 tokens).
 MIXED = [5] * 40 + [9, 12, 15] * 4 + [120] * 12
@@ -221,6 +223,23 @@ def test_dropout_of_an_adapter_is_dropout() -> None:
     composed(*overrides, f"backbone.adapter={adapter % 0.1}")
     with pytest.raises(ConfigError, match="identical"):
         composed(*overrides, f"backbone.adapter={adapter % 0}")
+
+
+def test_views_that_differ_by_the_dropout_of_an_adapter_train(tmp_path: Path) -> None:
+    """Low-rank updates start at zero: the views of the first step are equal, those of all later ones are not."""
+    lora = "backbone.adapter={type:lora,r:4,alpha:8,dropout:%s,target_modules:all-linear}"
+    common = ("backbone=tiny_llama", "backbone.dropout=0", "trainer.max_steps=3", "trainer.enable_progress_bar=false")
+    summary, _ = train_in(tmp_path, *common, lora % 0.1)
+    assert summary.steps == 3
+    method = tiny_method("backbone=tiny_llama", "backbone.dropout=0", lora % 0.1)
+    assert method.encoder.adapter_dropout == 0.1
+    assert tiny_method().encoder.adapter_dropout == 0
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        z = method.represent_all(method.views(token_rows([6, 9, 14])))["z"]
+    assert not torch.allclose(z[:3], z[3:], atol=1e-3)
 
 
 def test_identical_views_are_not_asked_for_dropout() -> None:

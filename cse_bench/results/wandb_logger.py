@@ -1,5 +1,6 @@
 """Weights & Biases: an optional second home of the metrics; the run directory stays the record."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def wandb_logger(
         method: job type, so that runs can be grouped by method.
         config: the resolved config.
     """
+    if offline:
+        # wandb's own telemetry would look for the network every minute, offline or not.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     return RunWandbLogger(
         project=project,
         entity=entity,

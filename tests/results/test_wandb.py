@@ -26,6 +26,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # its telemetry goes on in a thread, into other tests
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # wandb's own process is no Python: nobody answers it
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)  # a secret that must not come out anywhere
 

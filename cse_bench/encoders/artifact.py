@@ -25,20 +25,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-import cse_bench.encoders.text_cnn  # noqa: F401 (enters itself into READOUTS)
 from cse_bench import __version__
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.adapters import load_lora, state_without_lora
 from cse_bench.encoders.architecture import max_positions
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
-from cse_bench.encoders.readout import Readout, build_readout
+from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.summed import SummedEncoders
+from cse_bench.encoders.text_cnn import TextCNN
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.encoders.weights import load_body, load_pretrained, quiet_transformers
 from cse_bench.errors import EncoderError, first_line
 
 DESCRIPTION = "sentence_encoder.json"
 _FORMAT = 1
+# The only classes that a file can name.
+_READOUTS: dict[str, type[Readout]] = {TextCNN.name: TextCNN}
 _BASE, _ADAPTER, _READOUT = "base", "adapter", "readout.safetensors"
 
 
@@ -196,7 +198,7 @@ def load_encoder(
 def _load_readout(directory: Path, description: dict[str, Any] | None) -> Readout | None:
     if description is None:
         return None
-    readout = build_readout(description["name"], description["arguments"])
+    readout = _READOUTS[description["name"]](**description["arguments"])
     try:
         readout.load_state_dict(load_file(directory / _READOUT), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:

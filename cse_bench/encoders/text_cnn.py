@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cse_bench.encoders.readout import READOUTS, Readout
+from cse_bench.encoders.readout import Readout
 
 
 class TextCNN(Readout):
@@ -84,9 +84,6 @@ class TextCNN(Readout):
             # ReLU after the maximum is ReLU before it, and makes -inf, of a row without content, zero.
             maxima.append(windows.amax(dim=2).relu())
         return torch.stack(maxima, dim=2)
-
-
-READOUTS[TextCNN.name] = TextCNN
 
 
 class TextCNNDecoder(nn.Module):

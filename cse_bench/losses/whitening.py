@@ -50,27 +50,12 @@ def whiten_groups(
     """
     with torch.autocast(rows.device.type, enabled=False):
         wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-        return _whitened(
-            wide, order, num_groups=num_groups, engine=engine, newton_iters=newton_iters, detach=detach, eps=eps
-        )
-
-
-def _whitened(
-    wide: Float[Tensor, "b d"],
-    order: Int[Tensor, " d"],
-    *,
-    num_groups: int,
-    engine: Engine,
-    newton_iters: int,
-    detach: bool,
-    eps: float,
-) -> Float[Tensor, "b d"]:
-    groups = wide[:, order].unflatten(1, (num_groups, -1)).transpose(0, 1)
-    centred = groups - groups.mean(dim=1, keepdim=True)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        matrix = whitening_matrix(ridged(covariance(centred), eps=eps), engine=engine, newton_iters=newton_iters)
-    white = (centred @ matrix).transpose(0, 1).flatten(1)
-    return white[:, order.argsort()]
+        groups = wide[:, order].unflatten(1, (num_groups, -1)).transpose(0, 1)
+        centred = groups - groups.mean(dim=1, keepdim=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            matrix = whitening_matrix(ridged(covariance(centred), eps=eps), engine=engine, newton_iters=newton_iters)
+        white = (centred @ matrix).transpose(0, 1).flatten(1)
+        return white[:, order.argsort()]
 
 
 def covariance(centred: Float[Tensor, "k b g"]) -> Float[Tensor, "k g g"]:

@@ -77,16 +77,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "metrics": evaluation.metrics | costs,
     }
     if config.output:
-        _write(Path(config.output).expanduser(), results, evaluation.per_pair)
+        _write(Path(config.output).expanduser(), results, evaluation.arrays)
     return results
 
 
-def _write(path: Path, results: dict[str, Any], per_pair: dict[str, np.ndarray]) -> None:
+def _write(path: Path, results: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     from cse_bench.results.run_directory import write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, results)
-    np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **per_pair)
+    np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
 
 
 def main() -> None:

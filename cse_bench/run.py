@@ -20,7 +20,7 @@ from cse_bench.methods.untrained import Untrained
 from cse_bench.results.environment import environment
 from cse_bench.results.loggers import close_loggers, extra_loggers
 from cse_bench.results.run_directory import RunDirectory, method_name
-from cse_bench.training.cost import peak_memory_bytes, reset_peak_memory
+from cse_bench.training.cost import inference_flops, peak_memory_bytes, reset_peak_memory
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
 from cse_bench.training.precision import device_type
 from cse_bench.training.resume import Interrupted
@@ -68,7 +68,7 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
             encoder: SentenceEncoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
             if evaluation:
-                directory.write_pair_scores(evaluation.per_pair)
+                directory.write_pair_scores(evaluation.arrays)
             results |= _final_results(config, training, evaluation, encoder)
             results["method"]["notes"] = training.notes if training else {}
             results["prerequisites"] = {name: done["name"] for name, done in prerequisites.items()}
@@ -238,6 +238,7 @@ def _final_results(
         metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(_device(config)))
     )
     metrics["cost/eval_time_s"] = (evaluation.time_s if evaluation else 0.0) + metrics.pop("cost/dev_eval_time_s", 0.0)
+    metrics["cost/inference_flops"] = float(inference_flops(encoder))
     metrics["cost/inference_parameters"] = float(sum(parameter.numel() for parameter in encoder.parameters()))
     return {
         "status": "complete",

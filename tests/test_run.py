@@ -107,6 +107,7 @@ def test_costs_are_measured(results: dict[str, Any]) -> None:
     assert metrics["cost/train_sentences_per_s"] == pytest.approx(64 / metrics["cost/train_time_s"])
     assert metrics["cost/eval_time_s"] > 0
     assert 50 * 2**20 < metrics["cost/peak_memory_bytes"] < 20 * 2**30
+    assert metrics["cost/inference_flops"] > 1e4
     assert metrics["cost/inference_parameters"] == on_disk(results)["encoder"]["parameters"]["inference"]
 
 

@@ -1,4 +1,4 @@
-"""Alignment, uniformity, dispersion and two ratios of them.
+"""Alignment, uniformity, dispersion and two ratios of them; anisotropy and the spectrum of the same embeddings.
 
 Alignment and uniformity are Wang and Isola 2020 (arXiv 2005.10242), section 4.1. The ratios are "ratio metrics
 (cse_bench definition)": CSE-SFP (arXiv 2505.00389) introduces two ratio metrics for the joint assessment of alignment
@@ -14,11 +14,23 @@ With f an embedding scaled to length 1, P the positive pairs, and i < j running 
     align_dispersion_ratio = A / D                        lower is better; 1: positives are as far apart as any pair
 
 A alone rewards squeezing all sentences into a narrow cone, U alone rewards tearing positives apart; a common change of
-scale cancels in the ratios. Jensen's inequality gives -U <= 2 D. Shapes: `n` sentences, `p` positive pairs, `d` width.
+scale cancels in the ratios. Jensen's inequality gives -U <= 2 D.
+
+How the space is used, of the same embeddings, with s_1 >= s_2 >= ... the singular values of the matrix of all f less
+their mean, and V_k the variance of coordinate k:
+
+    mean_cosine = mean over i < j of cos(f_i, f_j) = 1 - D / 2   anisotropy (Ethayarajh 2019, arXiv 1909.00512)
+    effective_rank = exp(-sum_k q_k log q_k), q_k = s_k / sum s  1..min(n - 1, d) (Roy and Vetterli 2007, EUSIPCO)
+    largest_variance_share = max_k V_k / sum V                   1/d..1; near 1: one coordinate decides every cosine
+                                                                 (Timkey and van Schijndel 2021, arXiv 2109.04404)
+
+The mean is taken off before the spectrum because the common direction is what mean_cosine tells already. Shapes: `n`
+sentences, `p` positive pairs, `d` width.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +48,10 @@ BLOCK_ROWS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """The five numbers of this module for one set of sentences; a value that is not defined is NaN.
+    """The numbers of this module for one set of sentences; a value that is not defined is NaN.
 
-    `reason` says why the ratios are NaN: `collapsed` (all embeddings point the same way), `no_positives` (alignment is
-    NaN too), `too_few` (fewer than two sentences, all five are NaN), or None.
+    `reason` says why some are NaN, or is None: `collapsed` (all embeddings point the same way: no ratios, no spectrum),
+    `no_positives` (no alignment, no ratios), `too_few` (fewer than two sentences: nothing).
     """
 
     alignment: float
@@ -47,9 +59,24 @@ class Geometry:
     dispersion: float
     align_uniform_ratio: float
     align_dispersion_ratio: float
-    n: int
+    mean_cosine: float
+    effective_rank: float
+    largest_variance_share: float
+    singular_values: npt.NDArray[np.float64]
+    dimension_variance: npt.NDArray[np.float64]
+    num_sentences: int
     num_positives: int
     reason: str | None
+
+    def yielded(self, prefix: str) -> Iterator[tuple[str, float | np.ndarray | str]]:
+        """Metrics, arrays, and the reason at every metric that is NaN, as an evaluation task yields them."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "reason":
+                continue
+            yield f"{prefix}/{field.name}", value
+            if isinstance(value, float) and math.isnan(value):
+                yield f"{prefix}/{field.name}", self.reason or "undefined"
 
 
 def alignment(left: np.ndarray, right: np.ndarray, *, alpha: float = 2.0) -> float:
@@ -103,7 +130,7 @@ def dispersion(embeddings: np.ndarray, *, block_rows: int = BLOCK_ROWS) -> float
 
 
 def geometry(embeddings: np.ndarray, positives: np.ndarray, *, block_rows: int = BLOCK_ROWS) -> Geometry:
-    """Alignment of the positives, spread of all sentences, and the ratio metrics (cse_bench definition).
+    """All numbers of this module, of one set of embeddings.
 
     Args:
         embeddings: `(n, d)`; duplicates count as often as they are given.
@@ -114,43 +141,36 @@ def geometry(embeddings: np.ndarray, positives: np.ndarray, *, block_rows: int =
         ValueError: A zero or non-finite row, or positives that are not pairs of different rows of `embeddings`.
     """
     unit = unit_rows(embeddings)
-    n = len(unit)
+    n, d = unit.shape
     _check_positives(positives, n)
-    if n < 2:
-        return _undefined_ratios(math.nan, math.nan, math.nan, n=n, positives=positives, reason="too_few")
-    uniform, disperse = _spread(unit, t=UNIFORMITY_T, block_rows=block_rows)
-    if -uniform > 2 * disperse + 1e-9:
-        raise AssertionError(
-            f"Jensen's inequality is broken: -U = {-uniform} > 2 D = {2 * disperse}; a bug in the block sums"
-        )
+    uniform, disperse, rank, share = math.nan, math.nan, math.nan, math.nan
+    singular, variance = np.full(min(n, d), math.nan), np.full(d, math.nan)
+    reason = "too_few" if n < 2 else "no_positives" if len(positives) == 0 else None
+    if n >= 2:
+        uniform, disperse = _spread(unit, t=UNIFORMITY_T, block_rows=block_rows)
+        if -uniform > 2 * disperse + 1e-9:
+            raise AssertionError(
+                f"Jensen's inequality is broken: -U = {-uniform} > 2 D = {2 * disperse}; a bug in the block sums"
+            )
+        singular, variance = _spectrum(unit)
+        # Tested before any division: U and D are near 0 together, and the signs of their rounding noise are arbitrary.
+        if disperse <= COLLAPSE_DISPERSION:
+            reason = "collapsed"
+        else:
+            rank, share = _effective_rank(singular), float(variance.max() / variance.sum())
     align = _alignment_of_unit(unit[positives[:, 0]], unit[positives[:, 1]], 2.0) if len(positives) else math.nan
-    # Tested before any division: U and D are near 0 together, and the signs of their rounding noise are arbitrary.
-    if disperse <= COLLAPSE_DISPERSION:
-        return _undefined_ratios(align, uniform, disperse, n=n, positives=positives, reason="collapsed")
-    if len(positives) == 0:
-        return _undefined_ratios(align, uniform, disperse, n=n, positives=positives, reason="no_positives")
     return Geometry(
         alignment=align,
         uniformity=uniform,
         dispersion=disperse,
-        align_uniform_ratio=align / -uniform,
-        align_dispersion_ratio=align / disperse,
-        n=n,
-        num_positives=len(positives),
-        reason=None,
-    )
-
-
-def _undefined_ratios(
-    align: float, uniform: float, disperse: float, *, n: int, positives: np.ndarray, reason: str
-) -> Geometry:
-    return Geometry(
-        alignment=align,
-        uniformity=uniform,
-        dispersion=disperse,
-        align_uniform_ratio=math.nan,
-        align_dispersion_ratio=math.nan,
-        n=n,
+        align_uniform_ratio=math.nan if reason else align / -uniform,
+        align_dispersion_ratio=math.nan if reason else align / disperse,
+        mean_cosine=1.0 - disperse / 2.0,
+        effective_rank=rank,
+        largest_variance_share=share,
+        singular_values=singular,
+        dimension_variance=variance,
+        num_sentences=n,
         num_positives=len(positives),
         reason=reason,
     )
@@ -195,3 +215,22 @@ def _spread(unit: npt.NDArray[np.float64], *, t: float, block_rows: int) -> tupl
             sum_potential_less_one += share * float(np.expm1(-t * squared).sum())
     pairs = n * (n - 1) / 2
     return math.log1p(sum_potential_less_one / pairs), sum_squared / pairs
+
+
+def _spectrum(unit: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Singular values `(min(n, d),)` of the rows less their mean, largest first; variance `(d,)` of each column.
+
+    From the eigenvalues of the smaller Gram matrix, which costs a tenth of a decomposition of the rows. Values below
+    1e-8 of the largest are rounding noise.
+    """
+    centred = unit - unit.mean(axis=0)
+    n, d = centred.shape
+    gram = centred.T @ centred if d <= n else centred @ centred.T
+    eigenvalues = np.linalg.eigvalsh(gram)[::-1]
+    return np.sqrt(np.clip(eigenvalues, 0.0, None)), np.square(centred).mean(axis=0)
+
+
+def _effective_rank(singular: npt.NDArray[np.float64]) -> float:
+    share = singular / singular.sum()
+    share = share[share > 0]
+    return float(np.exp(-np.sum(share * np.log(share))))

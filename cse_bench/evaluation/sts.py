@@ -201,17 +201,8 @@ class STSGeometry:
         return left + [sentence for pairs in self._pairs for sentence in pairs.right]
 
     def evaluate(self, encode: Encode) -> Yielded:
-        """Yields the five numbers, `num_positives` and `num_sentences`."""
-        sentences = self.sentences()
-        result = geometry(encode(sentences), self._positives)
-        no_value = result.reason or "undefined"
-        yield from _with_reason(f"{self.name}/alignment", result.alignment, no_value)
-        yield from _with_reason(f"{self.name}/uniformity", result.uniformity, no_value)
-        yield from _with_reason(f"{self.name}/dispersion", result.dispersion, no_value)
-        yield from _with_reason(f"{self.name}/align_uniform_ratio", result.align_uniform_ratio, no_value)
-        yield from _with_reason(f"{self.name}/align_dispersion_ratio", result.align_dispersion_ratio, no_value)
-        yield f"{self.name}/num_positives", float(result.num_positives)
-        yield f"{self.name}/num_sentences", float(result.n)
+        """Yields every field of `Geometry`; singular values and the variance of each dimension as arrays."""
+        return geometry(encode(self.sentences()), self._positives).yielded(self.name)
 
     def sources(self) -> dict[str, str]:
         """sha256 of the STS-B files of the split."""

@@ -24,7 +24,8 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 """`n` sentences -> `(n, d)` float32 or float64, row i for sentence i."""
 
 Yielded = Iterator[tuple[str, float | np.ndarray | str]]
-"""`(path, value)`: a number is a metric, a 1-d array holds one value per pair, a string says why the metric is NaN."""
+"""`(path, value)`: a number is a metric, a 1-d array is kept beside the metrics (at `pairs/...` one value per pair, for
+paired statistics), a string says why the metric is NaN."""
 
 
 class Task(Protocol):
@@ -45,7 +46,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, encode: Encode) -> Yielded:
-        """Yields metrics, per-pair arrays and the reasons of NaN metrics, each with its path."""
+        """Yields metrics, arrays and the reasons of NaN metrics, each with its path."""
         ...
 
     def sources(self) -> dict[str, str]:
@@ -63,7 +64,7 @@ class Evaluation:
 
     Attributes:
         metrics: Number by metric path.
-        per_pair: 1-d array by path, for paired statistics.
+        arrays: 1-d array by path; those at `pairs/...` hold one value per pair.
         notes: Why a metric is NaN, by metric path.
         labels: What numbers mean, by prefix of the metric path.
         sources: sha256 by file.
@@ -73,7 +74,7 @@ class Evaluation:
     """
 
     metrics: dict[str, float]
-    per_pair: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     notes: dict[str, str]
     labels: dict[str, str]
     sources: dict[str, str]
@@ -110,7 +111,7 @@ def run_tasks(tasks: Sequence[Task], encode: Encode) -> Evaluation:
         return embeddings[[rows[sentence] for sentence in sentences]]
 
     metrics: dict[str, float] = {}
-    per_pair: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     notes: dict[str, str] = {}
     for task in tasks:
         for path, value in task.evaluate(look_up):
@@ -118,8 +119,8 @@ def run_tasks(tasks: Sequence[Task], encode: Encode) -> Evaluation:
                 _add(notes, path, value, what="note path")
             elif isinstance(value, np.ndarray):
                 if value.ndim != 1:
-                    raise ValueError(f"array {path} has shape {value.shape}; expected one value per pair (1-d)")
-                _add(per_pair, path, value, what="array path")
+                    raise ValueError(f"array {path} has shape {value.shape}; expected one dimension")
+                _add(arrays, path, value, what="array path")
             else:
                 _add(metrics, path, float(value), what="metric path")
     for path in notes.keys() - metrics.keys():
@@ -129,7 +130,7 @@ def run_tasks(tasks: Sequence[Task], encode: Encode) -> Evaluation:
             logger.warning("%s is %s: %s", path, number, notes.get(path, "the task gives no reason"))
     return Evaluation(
         metrics=metrics,
-        per_pair=per_pair,
+        arrays=arrays,
         notes=notes,
         labels=_merged([task.labels() for task in tasks], what="label"),
         sources=_merged([task.sources() for task in tasks], what="source"),

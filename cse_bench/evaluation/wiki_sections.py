@@ -96,7 +96,7 @@ class WikiSections:
         yield f"pairs/{self.name}/accuracy", 100.0 * shares
         yield f"pairs/{self.name}/margin", margins
         if self._split == "dev":
-            yield from _geometry_metrics(embeddings, same_section_pairs(anchors.section))
+            yield from geometry(embeddings, same_section_pairs(anchors.section)).yielded("geometry")
 
     def sources(self) -> dict[str, str]:
         """The dump, and the anchors with their sections: the same checksum means the same questions everywhere."""
@@ -196,17 +196,3 @@ def same_section_pairs(section: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """
     left, right = np.nonzero(np.triu(section[:, None] == section[None, :], k=1))
     return np.stack([left, right], axis=1).astype(np.int64)
-
-
-def _geometry_metrics(embeddings: np.ndarray, positives: npt.NDArray[np.int64]) -> Yielded:
-    shape = geometry(embeddings, positives)
-    yield "geometry/alignment", shape.alignment
-    yield "geometry/uniformity", shape.uniformity
-    yield "geometry/dispersion", shape.dispersion
-    yield "geometry/align_uniform_ratio", shape.align_uniform_ratio
-    yield "geometry/align_dispersion_ratio", shape.align_dispersion_ratio
-    yield "geometry/num_positives", shape.num_positives
-    yield "geometry/num_sentences", shape.n
-    if shape.reason is not None:
-        yield "geometry/align_uniform_ratio", shape.reason
-        yield "geometry/align_dispersion_ratio", shape.reason

@@ -12,8 +12,17 @@ from typing import Any
 
 import lightning
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from cse_bench.encoders.encoder import SentenceEncoder
 from cse_bench.training.gather import world_size
+
+# What inference cost is counted on: 24 words, about what an STS or Wikipedia sentence has.
+_TYPICAL_SENTENCE = (
+    "The old harbour was rebuilt after the war, and since then ferries have left it every morning for the islands in "
+    "the north."
+)
 
 # Linux only: the peak of the resident memory, and the file that starts it anew.
 _STATUS = Path("/proc/self/status")
@@ -136,3 +145,15 @@ def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, kibibytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def inference_flops(encoder: SentenceEncoder) -> int:
+    """Floating-point operations of the matrix products that embed one sentence of 24 words, prompt included.
+
+    Counted, not timed, so that it is the same on every machine: what one inference costs beside another, whatever the
+    number of towers, the prompt or the readout.
+    """
+    # The kernel decides what is counted: only the plain one shows its two matrix products everywhere.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        encoder.encode([_TYPICAL_SENTENCE])
+    return int(counter.get_total_flops())

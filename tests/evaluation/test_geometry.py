@@ -93,7 +93,7 @@ def test_v1_unnormalised_input() -> None:
     assert result.dispersion == pytest.approx(1.7362051282, abs=TOLERANCE)
     assert result.align_uniform_ratio == pytest.approx(0.3393029857, abs=TOLERANCE)
     assert result.align_dispersion_ratio == pytest.approx(0.3284499055, abs=TOLERANCE)
-    assert (result.n, result.num_positives, result.reason) == (6, 3, None)
+    assert (result.num_sentences, result.num_positives, result.reason) == (6, 3, None)
 
 
 def test_v2_four_points() -> None:
@@ -103,6 +103,47 @@ def test_v2_four_points() -> None:
     assert result.uniformity == pytest.approx(-1.6617428752, abs=TOLERANCE)
     assert result.align_uniform_ratio == pytest.approx(0.2407111268, abs=TOLERANCE)
     assert result.align_dispersion_ratio == pytest.approx(3 / 11, abs=TOLERANCE)
+
+
+def slow_spectrum(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    unit_length = np.array(unit(rows))
+    centred = unit_length - unit_length.mean(axis=0)
+    return np.linalg.svd(centred, compute_uv=False), unit_length.var(axis=0)
+
+
+@pytest.mark.parametrize("n, d", [(6, 2), (9, 4), (4, 7), (40, 40), (2, 3)])
+def test_spectrum_equals_a_decomposition_of_the_rows(n: int, d: int) -> None:
+    rows = random_rows(n, d) + 0.3
+    singular, variance = slow_spectrum(rows)
+    result = geometry(rows, np.array([[0, 1]]))
+    np.testing.assert_allclose(result.singular_values, singular, atol=1e-7)
+    np.testing.assert_allclose(result.dimension_variance, variance, atol=1e-12)
+    share = singular[singular > 1e-7] / singular[singular > 1e-7].sum()
+    assert result.effective_rank == pytest.approx(math.exp(-sum(q * math.log(q) for q in share)), abs=1e-5)
+    assert result.largest_variance_share == pytest.approx(variance.max() / variance.sum(), abs=1e-12)
+    cosines = [1 - squared / 2 for squared in slow_squared_distances(unit(rows))]
+    assert result.mean_cosine == pytest.approx(sum(cosines) / len(cosines), abs=1e-12)
+
+
+def test_spectrum_of_known_shapes() -> None:
+    # Orthogonal directions and their opposites: no common direction, every dimension used alike.
+    result = geometry(np.vstack([np.eye(5), -np.eye(5)]), np.array([[0, 1]]))
+    assert result.effective_rank == pytest.approx(5)
+    assert result.largest_variance_share == pytest.approx(1 / 5)
+    assert result.mean_cosine == pytest.approx(-1 / 9)  # of 45 pairs, 5 are opposite and the others orthogonal
+    # All on one line through the origin: one dimension does everything.
+    line = geometry(np.array([[1.0, 0], [-1, 0], [2, 0], [-3, 0]]), np.array([[0, 2]]))
+    assert line.effective_rank == pytest.approx(1)
+    assert line.largest_variance_share == pytest.approx(1)
+
+
+def test_an_offset_raises_the_mean_cosine_and_not_the_rank() -> None:
+    rows = random_rows(300, 20)
+    plain, cone = geometry(rows, np.array([[0, 1]])), geometry(rows + 5.0, np.array([[0, 1]]))
+    assert plain.mean_cosine == pytest.approx(0, abs=0.01)
+    assert cone.mean_cosine > 0.9
+    assert cone.effective_rank == pytest.approx(plain.effective_rank, rel=0.1)
+    assert plain.effective_rank > 19
 
 
 def test_v3_perfect_positives_give_a_valid_zero() -> None:
@@ -121,6 +162,9 @@ def test_v4_collapsed_encoder_has_no_ratio(noise: float) -> None:
     assert math.isnan(result.align_uniform_ratio)
     assert math.isnan(result.align_dispersion_ratio)
     assert [result.alignment, result.uniformity, result.dispersion] == pytest.approx([0, 0, 0], abs=1e-12)
+    assert result.mean_cosine == pytest.approx(1)
+    assert math.isnan(result.effective_rank)
+    assert math.isnan(result.largest_variance_share)
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=6, max_size=6))
@@ -224,17 +268,21 @@ def test_no_positives() -> None:
     assert all(math.isnan(v) for v in (result.alignment, result.align_uniform_ratio, result.align_dispersion_ratio))
     assert result.uniformity == pytest.approx(-1.4997749839, abs=TOLERANCE)
     assert result.dispersion == pytest.approx(3.2 / 3, abs=TOLERANCE)
+    assert result.mean_cosine == pytest.approx(1 - 1.6 / 3, abs=TOLERANCE)
+    assert result.effective_rank > 1
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few(n: int) -> None:
     result = geometry(np.ones((n, 3)), np.empty((0, 2), dtype=int))
-    assert (result.reason, result.n) == ("too_few", n)
+    assert (result.reason, result.num_sentences) == ("too_few", n)
     assert math.isnan(result.alignment)
     assert math.isnan(result.uniformity)
     assert math.isnan(result.dispersion)
     assert math.isnan(result.align_uniform_ratio)
     assert math.isnan(result.align_dispersion_ratio)
+    assert math.isnan(result.mean_cosine)
+    assert math.isnan(result.effective_rank)
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])

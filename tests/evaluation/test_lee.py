@@ -74,9 +74,9 @@ def test_score_and_arrays_match_a_double_loop(
             cosines.append(float(vectors[i] @ vectors[j]) / norms)
             gold.append(float(grades[i, j]))
     assert result.num_sentences == 50
-    assert result.per_pair.keys() == {"pairs/lee/cosine", "pairs/lee/gold"}
-    np.testing.assert_allclose(result.per_pair["pairs/lee/cosine"], cosines, atol=1e-12)
-    np.testing.assert_allclose(result.per_pair["pairs/lee/gold"], gold, atol=1e-12)
+    assert result.arrays.keys() == {"pairs/lee/cosine", "pairs/lee/gold"}
+    np.testing.assert_allclose(result.arrays["pairs/lee/cosine"], cosines, atol=1e-12)
+    np.testing.assert_allclose(result.arrays["pairs/lee/gold"], gold, atol=1e-12)
     assert result.metrics == {"lee/spearman": pytest.approx(slow_spearman(cosines, gold), abs=1e-6)}
     assert abs(result.metrics["lee/spearman"]) > 0.1
     assert set(result.sources) == {"fake-lee==1.0:docs", "fake-lee==1.0:grades"}
@@ -130,9 +130,9 @@ def test_another_table_of_grades_is_refused(
 def test_real_files_have_fifty_documents_and_all_grades() -> None:
     pytest.importorskip("gensim", reason="the graded documents are inside gensim: pip install gensim==4.4.0")
     result = run_tasks([Lee()], vectors_of)
-    gold = result.per_pair["pairs/lee/gold"]
+    gold = result.arrays["pairs/lee/gold"]
     assert result.num_sentences == 50
-    assert gold.shape == result.per_pair["pairs/lee/cosine"].shape == (1225,)
+    assert gold.shape == result.arrays["pairs/lee/cosine"].shape == (1225,)
     assert 0 < gold.min() < gold.max() <= 1
     documents = Lee().sentences()
     lengths = sorted(len(document.split()) for document in documents)

@@ -116,7 +116,7 @@ def test_numbers_equal_a_slow_evaluation(invented_files: None) -> None:
 
 def test_leak_free_score_leaves_out_the_leaked_pairs(invented_files: None) -> None:
     result = run_tasks([STSTest(data=None, cache="unused")], bag_of_words)
-    cosines, gold, clean = (result.per_pair[f"pairs/sts/test/sts12/{part}"] for part in ("cosine", "gold", "clean"))
+    cosines, gold, clean = (result.arrays[f"pairs/sts/test/sts12/{part}"] for part in ("cosine", "gold", "clean"))
     assert clean.tolist() == [0, 0] + [1] * 16
     assert result.metrics["sts/test_clean/sts12"] == pytest.approx(correlation(cosines[2:], gold[2:]), abs=1e-9)
     assert result.metrics["sts/test_clean/sts12"] != result.metrics["sts/test/sts12"]
@@ -142,11 +142,16 @@ def test_geometry_equals_its_pure_functions(invented_files: None) -> None:
             "geometry/dispersion": dispersion(rows),
             "geometry/align_uniform_ratio": align / -uniformity(rows),
             "geometry/align_dispersion_ratio": align / dispersion(rows),
+            "geometry/mean_cosine": 1 - dispersion(rows) / 2,
+            "geometry/effective_rank": result.metrics["geometry/effective_rank"],
+            "geometry/largest_variance_share": result.metrics["geometry/largest_variance_share"],
             "geometry/num_positives": positive.sum(),
             "geometry/num_sentences": 64,
         },
         abs=1e-12,
     )
+    assert result.arrays.keys() == {"geometry/singular_values", "geometry/dimension_variance"}
+    assert result.arrays["geometry/dimension_variance"].shape == (rows.shape[1],)
     assert "gold > 2.5" in result.labels["geometry"]
     assert "ratio metrics (cse_bench definition)" in result.labels["geometry"]
 
@@ -163,7 +168,8 @@ def test_collapsed_encoder_gets_nan_with_a_reason_everywhere(invented_files: Non
     result = run_tasks(tasks, collapsed)
     defined = {path for path, value in result.metrics.items() if not math.isnan(value)}
     assert defined == {
-        f"geometry/{name}" for name in ("alignment", "uniformity", "dispersion", "num_positives", "num_sentences")
+        f"geometry/{name}"
+        for name in ("alignment", "uniformity", "dispersion", "mean_cosine", "num_positives", "num_sentences")
     }
     assert set(result.notes) == set(result.metrics) - defined
     assert result.notes["geometry/align_uniform_ratio"] == "collapsed"
@@ -199,14 +205,14 @@ def real(shared_data: Path) -> Evaluation:
 
 
 def test_real_run_is_complete(real: Evaluation) -> None:
-    assert len(real.metrics) == 7 + 1 + 2 * 5 + 7 + 1 + 1 + 7
+    assert len(real.metrics) == 7 + 1 + 2 * 5 + 7 + 1 + 1 + 10
     assert all(math.isfinite(value) for value in real.metrics.values())
     assert real.notes == {}
-    assert {task: len(real.per_pair[f"pairs/sts/test/{task}/cosine"]) for task in TASKS} == TEST_PAIRS
+    assert {task: len(real.arrays[f"pairs/sts/test/{task}/cosine"]) for task in TASKS} == TEST_PAIRS
     for task in TASKS:
         kept = sts_overlap.OVERLAP[task][Copy.KEPT]
-        assert real.per_pair[f"pairs/sts/test/{task}/clean"].sum() == kept
-    assert len(real.per_pair["pairs/sts/dev/stsb/gold"]) == 1500
+        assert real.arrays[f"pairs/sts/test/{task}/clean"].sum() == kept
+    assert len(real.arrays["pairs/sts/dev/stsb/gold"]) == 1500
     assert len(real.sources) == 2 * 24 + 3  # inputs and grades of 24 sub-sets, two splits of STS-B, SICK test
     assert real.task_versions == {"sts": 1, "sts_dev": 1, "geometry": 1}
 
@@ -216,7 +222,7 @@ def test_real_scores_are_plausible_and_follow_from_the_pairs(real: Evaluation) -
     assert 35 < real.metrics["sts/test/avg"] < 55
     assert 35 < real.metrics["sts/dev/stsb"] < 65
     for task in TASKS:
-        cosines, gold = real.per_pair[f"pairs/sts/test/{task}/cosine"], real.per_pair[f"pairs/sts/test/{task}/gold"]
+        cosines, gold = real.arrays[f"pairs/sts/test/{task}/cosine"], real.arrays[f"pairs/sts/test/{task}/gold"]
         assert real.metrics[f"sts/test/{task}"] == pytest.approx(correlation(cosines, gold), abs=1e-9)
     assert real.metrics["geometry/num_positives"] == 208
     assert real.metrics["geometry/num_sentences"] == 3000

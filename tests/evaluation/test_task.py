@@ -68,8 +68,8 @@ def test_every_distinct_sentence_is_encoded_exactly_once() -> None:
     assert calls == [["aa", "b", "cccc"]]
     assert result.num_sentences == 3
     assert result.metrics == {"one/sum": 2 + 1 + 2 + 3.0, "two/sum": 4 + 2 + 2.0}
-    assert result.per_pair["pairs/one"].tolist() == [2, 1, 2]
-    assert result.per_pair["pairs/two"].tolist() == [4, 2]
+    assert result.arrays["pairs/one"].tolist() == [2, 1, 2]
+    assert result.arrays["pairs/two"].tolist() == [4, 2]
     assert result.task_versions == {"one": 3, "two": 3}
     assert result.labels == {"sum": "a sum"}
     assert result.sources == {"shared.txt": "00"}

@@ -136,10 +136,10 @@ def test_dev_yields_accuracy_and_geometry_of_the_same_embeddings(held_out: list[
     assert n == result.num_sentences == 8 * 4 * 16
 
     expected, _ = slow_scores(embeddings[:64], anchors.article[:64], anchors.section[:64])
-    np.testing.assert_allclose(result.per_pair["pairs/wiki_sections/dev/accuracy"][:64], 100 * np.array(expected))
-    assert result.per_pair["pairs/wiki_sections/dev/margin"].shape == (n,)
+    np.testing.assert_allclose(result.arrays["pairs/wiki_sections/dev/accuracy"][:64], 100 * np.array(expected))
+    assert result.arrays["pairs/wiki_sections/dev/margin"].shape == (n,)
     accuracy = result.metrics["wiki_sections/dev/accuracy"]
-    assert accuracy == pytest.approx(result.per_pair["pairs/wiki_sections/dev/accuracy"].mean())
+    assert accuracy == pytest.approx(result.arrays["pairs/wiki_sections/dev/accuracy"].mean())
     assert 60 < accuracy < 100
 
     everything, positives = [], []
@@ -158,6 +158,9 @@ def test_dev_yields_accuracy_and_geometry_of_the_same_embeddings(held_out: list[
         "geometry/dispersion": pytest.approx(dispersion),
         "geometry/align_uniform_ratio": pytest.approx(alignment / -uniformity),
         "geometry/align_dispersion_ratio": pytest.approx(alignment / dispersion),
+        "geometry/mean_cosine": pytest.approx(1 - dispersion / 2),
+        "geometry/effective_rank": result.metrics["geometry/effective_rank"],
+        "geometry/largest_variance_share": result.metrics["geometry/largest_variance_share"],
         "geometry/num_positives": len(positives),
         "geometry/num_sentences": n,
     }
@@ -168,10 +171,8 @@ def test_collapsed_encoder_gets_fifty_and_a_reason(held_out: list[Article]) -> N
     task = WikiSections(split="dev", cache="unused")
     result = run_tasks([task], lambda sentences: np.ones((len(sentences), 3)))
     assert result.metrics["wiki_sections/dev/accuracy"] == 50
-    assert result.notes == {
-        "geometry/align_uniform_ratio": "collapsed",
-        "geometry/align_dispersion_ratio": "collapsed",
-    }
+    undefined = ("align_uniform_ratio", "align_dispersion_ratio", "effective_rank", "largest_variance_share")
+    assert result.notes == {f"geometry/{name}": "collapsed" for name in undefined}
 
 
 def test_dev_and_test_run_together_on_different_articles(held_out: list[Article]) -> None:
@@ -182,7 +183,7 @@ def test_dev_and_test_run_together_on_different_articles(held_out: list[Article]
     assert {"wiki_sections/dev/accuracy", "wiki_sections/test/accuracy"} <= result.metrics.keys()
     alone = run_tasks([test], random_encoder)
     assert alone.metrics == {"wiki_sections/test/accuracy": result.metrics["wiki_sections/test/accuracy"]}
-    assert alone.per_pair.keys() == {"pairs/wiki_sections/test/accuracy", "pairs/wiki_sections/test/margin"}
+    assert alone.arrays.keys() == {"pairs/wiki_sections/test/accuracy", "pairs/wiki_sections/test/margin"}
     assert all(any(path.startswith(label) for label in result.labels) for path in result.metrics)
 
 

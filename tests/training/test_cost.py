@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from cse_bench.encoders.encoder import build_encoder
 from cse_bench.training import cost
-from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes, reset_peak_memory
+from cse_bench.training.cost import (
+    CostMeter,
+    TokenCount,
+    inference_flops,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
+from tests.tiny import composed
 
 MIB = 2**20
 
@@ -109,3 +117,14 @@ def test_gpu_peak_is_what_torch_allocated() -> None:
     reset_peak_memory()
     block = torch.ones(10 * MIB, device="cuda")
     assert peak_memory_bytes("cuda") >= block.nbytes
+
+
+def test_inference_flops_are_those_of_the_matrix_products() -> None:
+    encoder = build_encoder(composed("backbone=tiny_bert").backbone).eval()
+    tokens = len(encoder.tokenizer([cost._TYPICAL_SENTENCE], max_length=None)[0])
+    config = encoder.config
+    width, inner = config.hidden_size, config.intermediate_size
+    # A token: query, key, value, output (4 d^2), two feed-forward products (2 d i). A pair of tokens: score and sum.
+    layer = 2 * tokens * (4 * width**2 + 2 * width * inner) + 2 * 2 * tokens**2 * width
+    assert inference_flops(encoder) == config.num_hidden_layers * layer
+    assert not encoder.training

@@ -108,7 +108,7 @@ class RunDirectory:
             ConfigError: the directory cannot be written.
         """
         try:
-            if not self.checkpoint.is_file():
+            if not any(self.checkpoint.parent.glob("*.ckpt")):
                 for leftover in ("metrics.csv", "pair_scores.npz"):
                     (self.path / leftover).unlink(missing_ok=True)
                 shutil.rmtree(self.model, ignore_errors=True)

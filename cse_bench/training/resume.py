@@ -5,10 +5,12 @@ rank, and the step count, from which the sampler knows where it is.
 """
 
 import contextlib
+import logging
 import os
 import random
 import signal
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ import torch
 
 from cse_bench.errors import TrainingError
 from cse_bench.training.gather import objects_of_ranks, world_size
+
+logger = logging.getLogger(__name__)
 
 _RANKS_AGREE_EVERY_STEPS = 10
 
@@ -66,7 +70,7 @@ def signals_to(handler: Callable[[int], None]) -> Iterator[None]:
 class ResumeCheckpoint(lightning.Callback):
     """Writes `last.ckpt` every few steps, after the last one, and when the run is asked to stop (Ctrl-C, SIGTERM).
 
-    A signal is answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops
+    The one before is kept beside it until the next is written: see `newest_whole`. A signal is answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops
     at once.
 
     Args:
@@ -153,6 +157,10 @@ class ResumeCheckpoint(lightning.Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())  # a machine that goes down keeps names before contents otherwise
+                if self.path.is_file():
+                    os.replace(self.path, previous(self.path))
                 os.replace(temporary, self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -174,18 +182,44 @@ class ResumeCheckpoint(lightning.Callback):
         self._random = checkpoint["random_states"][trainer.global_rank]
 
 
-def step_of(checkpoint: Path) -> int:
-    """Optimiser steps taken when a checkpoint was written.
+def previous(checkpoint: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return checkpoint.with_name("previous.ckpt")
+
+
+def newest_whole(checkpoint: Path) -> Path | None:
+    """What to resume from: the last checkpoint, or the one before where the last is damaged or missing.
+
+    A checkpoint is a zip archive with a checksum for every tensor, so half-written and altered ones are told apart from
+    whole ones by reading them. The run that goes on from an earlier one ends in the same numbers.
+
+    Returns:
+        None when there is neither.
 
     Raises:
-        TrainingError: it cannot be read.
+        TrainingError: none that is there can be read.
     """
+    there = [path for path in (checkpoint, previous(checkpoint)) if path.is_file()]
+    whole = next((path for path in there if _is_whole(path)), None)
+    if there and whole is None:
+        names = " and ".join(str(path) for path in there)
+        raise TrainingError(f"{names} cannot be read (damaged); delete {checkpoint.parent}, and the run starts over")
+    if whole is not None and whole != there[0]:
+        logger.warning("%s is damaged; going on from the one before, step %d", there[0], step_of(whole))
+    return whole
+
+
+def _is_whole(checkpoint: Path) -> bool:
     try:
-        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
-    except Exception as error:  # torch raises whatever the damage makes it stumble over
-        raise TrainingError(
-            f"{checkpoint} cannot be read ({type(error).__name__}); delete it, and the run starts over"
-        ) from error
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):  # whatever the damage hits
+        return False
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimiser steps taken when a whole checkpoint was written."""
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
 
 
 def random_state() -> dict[str, Any]:

@@ -31,7 +31,7 @@ from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes
 from cse_bench.training.gather import objects_of_ranks
 from cse_bench.training.loss_log import LossLog
 from cse_bench.training.progress import ProgressBar
-from cse_bench.training.resume import ResumeCheckpoint, step_of
+from cse_bench.training.resume import ResumeCheckpoint, newest_whole, step_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def train(
         save=save,
         cost=cost,
     )
-    resume_from = directory.checkpoint if directory.checkpoint.is_file() else None
+    resume_from = newest_whole(directory.checkpoint)
     # The order matters: what a step gave, its loss and dev score, is written before the checkpoint of that step.
     callbacks: list[Any] = [cost, LossLog(), evaluation]
     if config.trainer.arguments().get("enable_progress_bar", True):

@@ -16,7 +16,14 @@ import torch
 from cse_bench.errors import TrainingError
 from cse_bench.results.metrics_log import read_metrics
 from cse_bench.results.run_directory import RunDirectory
-from cse_bench.training.resume import Interrupted, random_state, set_random_state, step_of
+from cse_bench.training.resume import (
+    Interrupted,
+    newest_whole,
+    previous,
+    random_state,
+    set_random_state,
+    step_of,
+)
 from cse_bench.training.train import TrainingSummary
 from tests.tiny import metric_rows, task_overrides
 from tests.training.trained import fail_at, kept_weights, signal_at, train_in
@@ -181,6 +188,35 @@ def test_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
         train_in(tmp_path, *BY_STEPS)
 
 
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def one_bit_flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [cut_off, emptied, one_bit_flipped, Path.unlink])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, uninterrupted: Any, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = (*BY_STEPS, *TASKS, "checkpoint_every_steps=3")
+    with pytest.raises(RuntimeError, match="power"):
+        train_in(tmp_path, *config, loggers=(fail_at(8),))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert (step_of(last), step_of(previous(last))) == (6, 3)
+    damage(last)
+    assert newest_whole(last) == previous(last)
+    assert ("is damaged; going on from the one before, step 3" in caplog.text) == last.exists()
+    assert_same_outcome(uninterrupted(*BY_STEPS, *TASKS), *train_in(tmp_path, *config))
+
+
 def test_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace, done = os.replace, []
 
@@ -195,8 +231,10 @@ def test_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(TrainingError, match=r"cannot write .*last\.ckpt .*No space left"):
         train_in(tmp_path, *BY_STEPS, "checkpoint_every_steps=3")
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert step_of(path) == 3
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    kept = newest_whole(path)
+    assert kept is not None
+    assert step_of(kept) == 3
+    assert [file.name for file in path.parent.iterdir()] == [kept.name]
 
 
 def test_random_state_round_trip(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
-"""Where the STS files are: a given folder, else SimCSE's archive on the Hub, else an error that says what to do."""
+"""Where SentEval's files are: a given folder, else SimCSE's archive on the Hub, else an error that says what to do.
+
+The STS files unless another `FileSet` is given; the archive holds the transfer tasks too.
+"""
 
 import os
 import tarfile
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cse_bench.errors import DataError
@@ -11,9 +16,6 @@ from cse_bench.evaluation.sts_tables import SHA256
 HUB_REPOSITORY = "princeton-nlp/datasets-for-simcse"
 HUB_FILE = "senteval.tar"
 
-# Our layout, SentEval's own (where SICK lies beside STS), and the folder of the tasks itself.
-PARENTS = ("sts", "STS", "")
-
 HOW_TO_GET = (
     "set paths.data (environment variable CSE_BENCH_DATA) to a folder that holds sts/STS12-en-test to "
     "sts/STS16-en-test, sts/STSBenchmark and sts/SICK in SentEval's form (or to SentEval's data/downstream), "
@@ -21,40 +23,70 @@ HOW_TO_GET = (
 )
 
 
-def sts_root(*, data: str | None, cache: str) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class FileSet:
+    """Files of SentEval that are found and fetched together.
+
+    Attributes:
+        what: Their name in messages.
+        sha256: By path, e.g. `STSBenchmark/sts-dev.csv`.
+        parents: Folders below the root that may hold these paths; the first is where fetched files go.
+        cache: Name of the folder for fetched files.
+        how_to_get: What messages advise.
+    """
+
+    what: str
+    sha256: Mapping[str, str]
+    parents: tuple[str, ...]
+    cache: str
+    how_to_get: str
+
+
+STS = FileSet(
+    what="STS",
+    sha256=SHA256,
+    # Our layout, SentEval's own (where SICK lies beside STS), and the folder of the tasks itself.
+    parents=("sts", "STS", ""),
+    cache="senteval",
+    how_to_get=HOW_TO_GET,
+)
+
+
+def sts_root(*, data: str | None, cache: str, files: FileSet = STS) -> Path:
     """Folder below which the task folders lie.
 
     Args:
         data: Folder given by the user, or None.
         cache: Folder to unpack the Hub's archive into when `data` is None; reused when it already holds the files.
+        files: Which files.
 
     Raises:
         DataError: `data` does not exist, or the archive can neither be found in the Hub cache nor be downloaded.
     """
     if data is None:
-        return _from_hub(Path(cache).expanduser() / "senteval")
+        return _from_hub(Path(cache).expanduser() / files.cache, files)
     root = Path(data).expanduser()
     if not root.is_dir():
-        raise DataError(f"paths.data is {data!r}, which is not a folder; {HOW_TO_GET}")
+        raise DataError(f"paths.data is {data!r}, which is not a folder; {files.how_to_get}")
     return root
 
 
-def find_file(root: Path, file: str) -> Path:
-    """Path of an STS file, e.g. `STSBenchmark/sts-dev.csv`, in any of the known layouts of `root`.
+def find_file(root: Path, file: str, files: FileSet = STS) -> Path:
+    """Path of a file, e.g. `STSBenchmark/sts-dev.csv`, in any of the known layouts of `root`.
 
     Raises:
         DataError: No layout has it.
     """
-    for parent in PARENTS:
+    for parent in files.parents:
         path = root / parent / file
         if path.is_file():
             return path
-    tried = ", ".join(str(root / parent / file) for parent in PARENTS)
-    raise DataError(f"STS file {file} is missing (tried {tried}); {HOW_TO_GET}")
+    tried = ", ".join(str(root / parent / file) for parent in files.parents)
+    raise DataError(f"{files.what} file {file} is missing (tried {tried}); {files.how_to_get}")
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpacks the STS and SICK files of a SentEval archive to `target/sts/...`, wherever the archive keeps them.
+def unpack(archive: Path, target: Path, files: FileSet = STS) -> None:
+    """Unpacks the wanted files of a SentEval archive to `target/<first parent>/...`, wherever the archive keeps them.
 
     Only plain files with a known folder and name are taken, each to the path given here, so no member decides where it
     lands. The target appears at once or not at all: an interrupted process leaves no half-filled folder, and of several
@@ -72,16 +104,19 @@ def unpack(archive: Path, target: Path) -> None:
         try:
             with tarfile.open(archive) as members:
                 for member in members:
-                    file = "/".join(PurePosixPath(member.name).parts[-2:])
-                    if member.isreg() and file in SHA256:
-                        members.extract(member.replace(name=f"sts/{file}", deep=False), unpacked, filter="data")
+                    ends = ("/".join(PurePosixPath(member.name).parts[-depth:]) for depth in (2, 3))
+                    file = next((end for end in ends if end in files.sha256), None)
+                    if member.isreg() and file is not None:
+                        name = f"{files.parents[0]}/{file}"
+                        members.extract(member.replace(name=name, deep=False), unpacked, filter="data")
                         found.add(file)
         except (tarfile.TarError, EOFError) as error:
-            message = f"{archive} cannot be unpacked ({error}); delete it to fetch it again, or {HOW_TO_GET}"
+            message = f"{archive} cannot be unpacked ({error}); delete it to fetch it again, or {files.how_to_get}"
             raise DataError(message) from error
-        missing = sorted(SHA256.keys() - found)
+        missing = sorted(files.sha256.keys() - found)
         if missing:
-            raise DataError(f"{archive} lacks {len(missing)} STS files, the first is {missing[0]}; {HOW_TO_GET}")
+            lacks = f"lacks {len(missing)} {files.what} files, the first is {missing[0]}"
+            raise DataError(f"{archive} {lacks}; {files.how_to_get}")
         try:
             os.replace(unpacked, target)
         except OSError:
@@ -90,7 +125,7 @@ def unpack(archive: Path, target: Path) -> None:
                 raise
 
 
-def _from_hub(target: Path) -> Path:
+def _from_hub(target: Path, files: FileSet) -> Path:
     if target.is_dir():
         return target
     # Slow to import, and needed only where no folder is given.
@@ -101,7 +136,9 @@ def _from_hub(target: Path) -> Path:
     # All failures of the client derive from OSError: no network, offline mode, an HTTP status, no such file.
     except OSError as error:
         reason = str(error).strip().split("\n")[0]
-        message = f"the STS files are missing and cannot be fetched from the Hub ({reason}); {HOW_TO_GET}"
+        message = (
+            f"the {files.what} files are missing and cannot be fetched from the Hub ({reason}); {files.how_to_get}"
+        )
         raise DataError(message) from error
-    unpack(Path(archive), target)
+    unpack(Path(archive), target, files)
     return target

@@ -25,7 +25,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 Yielded = Iterator[tuple[str, float | np.ndarray | str]]
 """`(path, value)`: a number is a metric, a 1-d array is kept beside the metrics (at `pairs/...` one value per pair, for
-paired statistics), a string says why the metric is NaN."""
+paired statistics), a string is a note on the metric: why it is NaN, or what is to be known about it."""
 
 
 class Task(Protocol):
@@ -65,7 +65,7 @@ class Evaluation:
     Attributes:
         metrics: Number by metric path.
         arrays: 1-d array by path; those at `pairs/...` hold one value per pair.
-        notes: Why a metric is NaN, by metric path.
+        notes: Why a metric is NaN, or what is to be known about it, by metric path.
         labels: What numbers mean, by prefix of the metric path.
         sources: sha256 by file.
         task_versions: Version by task name.

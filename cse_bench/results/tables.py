@@ -20,6 +20,15 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("sts/test/sickr", "SICK-R"),
     ("sts/test/avg", "average of the seven (Spearman x100)"),
     ("sts/test_clean/avg", "leak-free average (Spearman x100)"),
+    ("transfer/test/mr", "MR (accuracy %)"),
+    ("transfer/test/cr", "CR (accuracy %)"),
+    ("transfer/test/subj", "SUBJ (accuracy %)"),
+    ("transfer/test/mpqa", "MPQA (accuracy %)"),
+    ("transfer/test/sst2", "SST2 (accuracy %)"),
+    ("transfer/test/trec", "TREC (accuracy %)"),
+    ("transfer/test/mrpc", "MRPC (accuracy %)"),
+    ("transfer/test/avg", "average of the seven transfer tasks (accuracy %)"),
+    ("transfer_fast/test/avg", "average of the seven transfer tasks, 5 folds (accuracy %; not the papers')"),
     ("sts/dev/stsb", "STS-B dev (Spearman x100)"),
     ("wiki_sections/test/accuracy", "Wikipedia sections, test (accuracy %)"),
     ("wiki_sections/dev/accuracy", "Wikipedia sections, dev (accuracy %)"),
@@ -35,6 +44,7 @@ _COST_ROWS: tuple[tuple[str, str], ...] = (
     ("cost/eval_time_s", "evaluation time (s)"),
     ("cost/peak_memory_bytes", "peak memory (MiB)"),
 )
+_SECTION_ENDS = ("sts/test_clean/avg", "transfer/test/avg", "lee/spearman")
 _RATIO_NOTE = "* ratio metrics (cse_bench definition); they inform, they never select"
 
 
@@ -84,7 +94,7 @@ def run_table(results: Mapping[str, Any], baseline: Mapping[str, float] | None) 
         if baseline is not None:
             before = baseline.get(metric)
             cells = [_shown(metric, before), *cells, _difference(metric, metrics[metric], before)]
-        table.add_row(label, *cells, end_section=metric in ("sts/test_clean/avg", "lee/spearman"))
+        table.add_row(label, *cells, end_section=metric in _SECTION_ENDS)
     table.add_section()
     for metric, label in _COST_ROWS:
         if metric in metrics:

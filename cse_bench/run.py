@@ -1,4 +1,4 @@
-"""One run, read from top to bottom: find its directory, train, load the selected encoder, evaluate, write results."""
+"""One run, read from top to bottom: find its directory, make the encoder, evaluate it as saved, write results."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from cse_bench.config.identity import group_identity, identity
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
-from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
+from cse_bench.encoders.encoder import SentenceEncoder
 from cse_bench.errors import ConfigError, CSEBenchError, DataError
 from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
 from cse_bench.evaluation.task import Evaluation
@@ -21,6 +21,7 @@ from cse_bench.results.environment import environment
 from cse_bench.results.loggers import close_loggers, extra_loggers
 from cse_bench.results.run_directory import RunDirectory, method_name
 from cse_bench.training.cost import inference_flops, peak_memory_bytes, reset_peak_memory
+from cse_bench.training.fit import fit
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
 from cse_bench.training.precision import device_type
 from cse_bench.training.resume import Interrupted
@@ -46,12 +47,12 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
     """
     method = locate(config.method.target)
     # Data first: what is missing or damaged is told before any weights are loaded.
-    fingerprint = _check_corpus(config) if method.trains else None
+    fingerprint = _check_corpus(config) if method.reads_corpus(config) else None
     dev_tasks = build_tasks(config.evaluation.dev)
     check_selection_metric(config.evaluation.selection_metric, dev_tasks)
     tasks = dev_tasks + build_tasks(config.evaluation.test)
     directory = RunDirectory(Path(config.paths.output_dir).expanduser() / run_name(config, fingerprint))
-    baseline = _baseline(config) if method.trains and config.evaluation.baseline and tasks else None
+    baseline = _baseline(config) if not method.is_backbone and config.evaluation.baseline and tasks else None
     if directory.is_complete() and not config.overwrite:
         return _answer(directory, baseline, reused=True)
     prerequisites = run_prerequisites(config)
@@ -63,14 +64,13 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         directory.start(config, results)
         loggers: list[Any] = []
         try:
-            loggers = extra_loggers(config, directory) if method.trains else []
-            training = _train(config, directory, loggers, prerequisites) if method.trains else None
-            encoder: SentenceEncoder = load_encoder(directory.model) if training else build_encoder(config.backbone)
+            loggers = extra_loggers(config, directory)
+            training, encoder = _make_encoder(config, directory, loggers, prerequisites)
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
             if evaluation:
                 directory.write_pair_scores(evaluation.arrays)
             results |= _final_results(config, training, evaluation, encoder)
-            results["method"]["notes"] = training.notes if training else {}
+            results["method"]["notes"] = training.notes
             results["prerequisites"] = {name: done["name"] for name, done in prerequisites.items()}
             results["metrics"]["cost/prerequisites_time_s"] = _time_before(prerequisites)
             directory.write(results)
@@ -105,7 +105,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def run_name(config: RunConfig, corpus_fingerprint: str | None) -> str:
     """Readable prefix and identity, e.g. `simcse-bert_tiny-s42-1f0c9a3e2b`."""
-    seed = f"-s{config.seed}" if corpus_fingerprint is not None else f"-{config.backbone.pooling}"
+    seed = f"-s{config.seed}" if locate(config.method.target).trains else f"-{config.backbone.pooling}"
     digest = identity(config, corpus_fingerprint=corpus_fingerprint)[:10]
     return f"{method_name(config)}-{config.backbone.name}{seed}-{digest}"
 
@@ -114,16 +114,12 @@ def _check_corpus(config: RunConfig) -> str:
     """The corpus fingerprint, after every line was read once: a damaged corpus is told before weights load.
 
     Raises:
-        DataError: the corpus is damaged, or smaller than a batch.
+        DataError: the corpus is damaged, or too small for the method.
     """
     corpus: Corpus = build(config.data.corpus)
     fingerprint = corpus.fingerprint()
     count = sum(1 for _ in corpus.lines())
-    if count < config.data.global_batch_size:
-        raise DataError(
-            f"the corpus '{corpus.name}' has {count} sentences, fewer than one batch of "
-            f"{config.data.global_batch_size}; set data.global_batch_size to at most {count}, or give more sentences"
-        )
+    locate(config.method.target).check_corpus(config, name=corpus.name, sentences=count)
     return fingerprint
 
 
@@ -178,14 +174,19 @@ def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:
     )
 
 
-def _train(
+def _make_encoder(
     config: RunConfig, directory: RunDirectory, loggers: list[Any], prerequisites: dict[str, dict[str, Any]]
-) -> TrainingSummary:
+) -> tuple[TrainingSummary, SentenceEncoder]:
+    """The encoder to evaluate, and what it took to make it."""
+    if not locate(config.method.target).trains:
+        return fit(config, directory)
     encoders = saved_encoders(prerequisites)
     ranks = number_of_ranks(config)
     if ranks > 1:
-        return train_on_ranks(config, directory, ranks=ranks, prerequisites=encoders)
-    return train(config, directory, loggers=loggers, prerequisites=encoders)
+        summary = train_on_ranks(config, directory, ranks=ranks, prerequisites=encoders)
+    else:
+        summary = train(config, directory, loggers=loggers, prerequisites=encoders)
+    return summary, load_encoder(directory.model)
 
 
 def _device(config: RunConfig) -> torch.device:
@@ -214,7 +215,12 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
         "identity": identity(config, corpus_fingerprint=fingerprint),
         "group": group_identity(config, corpus_fingerprint=fingerprint),
         "study": config.study,
-        "method": {"name": method_name(config), "status": method.status, "citation": method.citation},
+        "method": {
+            "name": method_name(config),
+            "status": method.status,
+            "citation": method.citation,
+            "is_backbone": method.is_backbone,
+        },
         "backbone": config.backbone.name,
         "pooling": config.backbone.pooling,
         "seed": config.seed,
@@ -229,11 +235,9 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
 
 
 def _final_results(
-    config: RunConfig, training: TrainingSummary | None, evaluation: Evaluation | None, encoder: SentenceEncoder
+    config: RunConfig, training: TrainingSummary, evaluation: Evaluation | None, encoder: SentenceEncoder
 ) -> dict[str, Any]:
-    metrics: dict[str, float] = dict(evaluation.metrics) if evaluation else {}
-    if training:
-        metrics |= training.metrics
+    metrics: dict[str, float] = (dict(evaluation.metrics) if evaluation else {}) | training.metrics
     metrics["cost/peak_memory_bytes"] = max(
         metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(_device(config)))
     )
@@ -244,13 +248,13 @@ def _final_results(
         "status": "complete",
         "finished": _now(),
         "pooling": encoder.pooling,
-        "selection": training.selection if training else None,
-        "steps": training.steps if training else 0,
+        "selection": training.selection,
+        "steps": training.steps,
         "data": {
-            "corpus": training.corpus if training else None,
+            "corpus": training.corpus,
             "evaluation": evaluation.sources if evaluation else {},
         },
-        "encoder": {"provenance": encoder.provenance, "parameters": training.parameters if training else None},
+        "encoder": {"provenance": encoder.provenance, "parameters": training.parameters},
         "evaluation": {
             "task_versions": evaluation.task_versions if evaluation else {},
             "labels": evaluation.labels if evaluation else {},

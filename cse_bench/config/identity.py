@@ -8,11 +8,12 @@ import hashlib
 import json
 from typing import Any
 
+from cse_bench.config.bind import locate
 from cse_bench.config.schema import RunConfig
 
 # Where things are kept, how they are shown and how fast they are read: the numbers do not depend on these.
 _NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint_every_steps")
-# An untrained encoder does not depend on how others are trained.
+# Without training nothing depends on how others are trained; the sentences that are read are in their fingerprint.
 _ONLY_TRAINING = ("data", "optimizer", "trainer", "precision")
 _ONLY_TRAINING_IN_EVALUATION = ("eval_every_steps", "eval_last_step", "selection_metric")
 _NOT_IDENTITY_IN_DATA = ("num_workers", "path")
@@ -25,8 +26,8 @@ def identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
 
     Args:
         config: a validated config whose precisions are resolved.
-        corpus_fingerprint: hash of the training text, so that a changed corpus is another run; None when nothing is
-            trained.
+        corpus_fingerprint: hash of the training text, so that a changed corpus is another run; None when it is not
+            read.
     """
     return _hash(_identity_of(config, corpus_fingerprint))
 
@@ -39,8 +40,9 @@ def group_identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
 
 
 def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str, Any]:
+    method = locate(config.method.target)
     content = config.model_dump(mode="json", by_alias=True)
-    content["corpus_fingerprint"] = corpus_fingerprint
+    content["corpus_fingerprint"] = corpus_fingerprint if method.reads_corpus(config) else None
     for key in _NOT_IDENTITY:
         content.pop(key)
     for group, keys in (
@@ -61,7 +63,7 @@ def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str,
             component.pop(key, None)
     if content["backbone"]["source"] != "random":
         content["backbone"].pop("architecture")  # describes the weights that are loaded; only `random` is built from it
-    if corpus_fingerprint is None:
+    if not method.trains:
         for key in _ONLY_TRAINING:
             content.pop(key)
         for key in _ONLY_TRAINING_IN_EVALUATION:

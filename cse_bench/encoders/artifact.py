@@ -7,7 +7,8 @@ evaluating with another pooler than the one trained. An encoder saved here can o
 * `adapter/`: PEFT's files when an adapter was trained; the body is then named, not copied
 * `base/`: the body beneath an adapter, when it came from nowhere (random weights)
 * `readout.safetensors`: trained layers that read the vector off the token states, where there are any
-* `tower_1/`, `tower_2/`, ...: whole saved encoders whose vectors are added; nothing of the above is then beside them
+* `affine_map.safetensors`: mean and matrix of a map behind the vectors, where there is one
+* `tower_1/`, `tower_2/`, ...: whole saved encoders whose vectors are added; of the above only a map is then beside them
 * `sentence_encoder.json`: pooling, prompt, padding side, truncation, provenance, what was training only
 * `training_only.safetensors`: parts that training used and inference does not (SimCSE's head)
 """
@@ -28,6 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from cse_bench import __version__
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.adapters import load_lora, state_without_lora
+from cse_bench.encoders.affine_map import AffineMap, MappedEncoder
 from cse_bench.encoders.architecture import max_positions
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 from cse_bench.encoders.readout import Readout
@@ -41,7 +43,7 @@ DESCRIPTION = "sentence_encoder.json"
 _FORMAT = 1
 # The only classes that a file can name.
 _READOUTS: dict[str, type[Readout]] = {TextCNN.name: TextCNN}
-_BASE, _ADAPTER, _READOUT = "base", "adapter", "readout.safetensors"
+_BASE, _ADAPTER, _READOUT, _MAP = "base", "adapter", "readout.safetensors", "affine_map.safetensors"
 
 
 def save_encoder(
@@ -66,16 +68,20 @@ def save_encoder(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        if isinstance(encoder, SummedEncoders):
-            own: dict[str, Any] = {"sum_of": []}
-            for number, tower in enumerate(encoder.towers, start=1):
+        own: dict[str, Any] = {}
+        read = encoder
+        if isinstance(encoder, MappedEncoder):
+            own, read = _write_map(encoder.affine_map, temporary), encoder.encoder
+        if isinstance(read, SummedEncoders):
+            own["sum_of"] = []
+            for number, tower in enumerate(read.towers, start=1):
                 assert isinstance(tower, Encoder)
                 name = f"tower_{number}"
                 save_encoder(tower, temporary / name, backbone=backbone, training=training, training_only={})
                 own["sum_of"].append(name)
         else:
-            assert isinstance(encoder, Encoder)
-            own = _write_encoder(encoder, temporary, backbone)
+            assert isinstance(read, Encoder)
+            own |= _write_encoder(read, temporary, backbone)
         _save_tensors(training_only, temporary / "training_only.safetensors")
         description = {
             "format": _FORMAT,
@@ -110,6 +116,13 @@ def _write_encoder(encoder: Encoder, directory: Path, backbone: Backbone) -> dic
         "padding_side": encoder.padding_side,
         "family": encoder.family,
     }
+
+
+def _write_map(affine_map: AffineMap, directory: Path) -> dict[str, Any]:
+    tensors = affine_map.state_dict()
+    _save_tensors(tensors, directory / _MAP)
+    sizes = {"width": affine_map.width, "dimensions": affine_map.dimensions}
+    return {"affine_map": {"name": affine_map.name, **sizes, "tensors": sorted(tensors)}}
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -167,12 +180,19 @@ def load_encoder(
     description = read_description(directory)
     given: dict[str, Any] = {"dtype": dtype, "attention": attention, "trust_remote_code": trust_remote_code}
     changed = {name: value for name, value in given.items() if value is not None}
+    encoder = _load_unmapped(directory, description, changed)
+    if (mapping := description.get("affine_map")) is not None:
+        encoder = MappedEncoder(encoder, _load_map(directory, mapping))
+    return encoder.eval()
+
+
+def _load_unmapped(directory: Path, description: dict[str, Any], changed: dict[str, Any]) -> SentenceEncoder:
     if towers := description.get("sum_of"):
         loaded = [load_encoder(directory / name, **changed) for name in towers]
         single = [tower for tower in loaded if isinstance(tower, Encoder)]
         if len(single) != len(towers):
             raise EncoderError(f"'{directory / DESCRIPTION}' sums encoders that are sums themselves")
-        return SummedEncoders(single).eval()
+        return SummedEncoders(single)
     try:
         backbone = Backbone(**(description["backbone"] | changed))
         prompt = description["prompt"]
@@ -192,7 +212,24 @@ def load_encoder(
     )
     if readout is not None:  # in float32 beside a body in half precision, too
         readout.to(torch.float64 if encoder.dtype == torch.float64 else torch.float32)
-    return encoder.eval()
+    return encoder
+
+
+def _load_map(directory: Path, description: dict[str, Any]) -> AffineMap:
+    try:
+        stored = description["tensors"]
+        tensors = load_file(directory / _MAP) if stored else {}
+        return AffineMap(
+            name=description["name"],
+            width=description["width"],
+            dimensions=description["dimensions"],
+            mean=tensors["mean"] if "mean" in stored else None,
+            matrix=tensors["matrix"] if "matrix" in stored else None,
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"'{directory / _MAP}' is missing or damaged: {type(error).__name__} {first_line(error)}"
+        ) from error
 
 
 def _load_readout(directory: Path, description: dict[str, Any] | None) -> Readout | None:

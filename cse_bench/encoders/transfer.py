@@ -1,5 +1,6 @@
 """Weights of one encoder into another one of the same kind."""
 
+from cse_bench.encoders.affine_map import MappedEncoder
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 from cse_bench.errors import EncoderError
 
@@ -26,6 +27,8 @@ def take_weights(target: Encoder, source: SentenceEncoder, *, origin: str) -> No
 
 
 def _differences(target: Encoder, source: SentenceEncoder) -> list[str]:
+    if isinstance(source, MappedEncoder):
+        return [f"vectors ({source.pooling})"]
     if not isinstance(source, Encoder):
         return [f"number of towers ({source.pooling})"]
     shapes = [{name: t.shape for name, t in one.body.state_dict().items()} for one in (target, source)]

@@ -17,10 +17,11 @@ from transformers import get_scheduler
 
 from cse_bench.config.messages import Problem
 from cse_bench.config.schema import Optimizer, RunConfig
+from cse_bench.data.corpora import Corpus
 from cse_bench.data.length_split import length_pieces, pieces_in_order
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
-from cse_bench.errors import TrainingError
+from cse_bench.errors import DataError, TrainingError
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
 from cse_bench.training.gather import gather, objects_of_ranks
@@ -58,7 +59,7 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     A method that keeps state says so in three further places: `prerequisites` (runs that must be finished before),
     `prepare` (once, with the tokenised corpus at hand) and `finish_step` (after every loss). State in buffers,
-    parameters or `get_extra_state` is in the checkpoint by itself.
+    parameters or `get_extra_state` is in the checkpoint by itself. A method that does not train has `fit` instead.
 
     Args:
         encoder: the shared encoder.
@@ -75,7 +76,9 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     citation: ClassVar[str]
     """Authors, venue, year and arXiv id."""
     trains: ClassVar[bool] = True
-    """Whether there is anything to train."""
+    """Whether there is anything to train. Otherwise `fit` may make the encoder from the corpus, without any step."""
+    is_backbone: ClassVar[bool] = False
+    """Whether the encoder is the backbone as it is, with which all others are compared; it is not kept again."""
     not_kept: ClassVar[tuple[str, ...]] = ()
     """Submodules that are neither needed at inference nor worth keeping (a momentum copy, a teacher)."""
 
@@ -108,6 +111,30 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         """What about this combination of method, backbone and data cannot work; asked before any weights are loaded."""
         yield from ()
 
+    @classmethod
+    def reads_corpus(cls, config: RunConfig) -> bool:
+        """Whether the result depends on the sentences; else they are neither read nor part of the run's identity."""
+        return cls.trains
+
+    @classmethod
+    def check_corpus(cls, config: RunConfig, *, name: str, sentences: int) -> None:
+        """Asked of every corpus that is read, before any weights are loaded; as it stands: there is a whole batch.
+
+        Args:
+            config: of the run.
+            name: of the corpus.
+            sentences: how many it has.
+
+        Raises:
+            DataError: it is too small.
+        """
+        if sentences < config.data.global_batch_size:
+            raise DataError(
+                f"the corpus '{name}' has {sentences} sentences, fewer than one batch of "
+                f"{config.data.global_batch_size}; set data.global_batch_size to at most {sentences}, or give more "
+                "sentences"
+            )
+
     @abstractmethod
     def views(self, batch: TokenRows) -> TokenRows:
         """The token rows of a step: b sentences -> v * b rows, view-major."""
@@ -136,6 +163,14 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
             Metrics for the result: what the preparation cost, and what it found.
         """
         return {}
+
+    def fit(self, config: RunConfig, corpus: Corpus) -> dict[str, float]:
+        """What a method that reads the corpus and does not train makes of it; nothing else makes its encoder.
+
+        Returns:
+            Metrics for the result, as of `prepare`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads the corpus without training, and has no fit")
 
     def finish_step(self, batch: TokenRows) -> None:
         """What follows the loss of a step: state that the next step will see. Called without gradients."""

@@ -137,10 +137,10 @@ class DebCSE(ContrastiveMethod, MinesPairs):
 
     @classmethod
     def prerequisites(cls, config: RunConfig) -> dict[str, RunConfig]:
-        """The teacher's run, unless it is given by its path or trains nothing. All but the method is this run's."""
+        """The teacher's run, unless it is given by its path or is the backbone. All but the method is this run's."""
         given = config.method.arguments()
         teacher = _teacher(given["teacher"])
-        if isinstance(teacher, str) or not _needs_pairs(given) or not locate(teacher.target).trains:
+        if isinstance(teacher, str) or not _needs_pairs(given) or locate(teacher.target).is_backbone:
             return {}
         return {"teacher": config.model_copy(update={"method": teacher})}
 

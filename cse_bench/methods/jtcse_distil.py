@@ -84,9 +84,9 @@ class JTCSEDistil(ContrastiveMethod):
 
     @classmethod
     def prerequisites(cls, config: RunConfig) -> dict[str, RunConfig]:
-        """The teacher's run, unless it is given by its path or trains nothing."""
+        """The teacher's run, unless it is given by its path or is the backbone."""
         teacher = _teacher(config.method.arguments()["teacher"])
-        if isinstance(teacher, str) or not locate(teacher.target).trains:
+        if isinstance(teacher, str) or locate(teacher.target).is_backbone:
             return {}
         return {"teacher": _teacher_run(config, teacher)}
 

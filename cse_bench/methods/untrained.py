@@ -14,6 +14,7 @@ class Untrained(ContrastiveMethod):
     status: ClassVar[str] = "baseline"
     citation: ClassVar[str] = "none: the pretrained backbone"
     trains: ClassVar[bool] = False
+    is_backbone: ClassVar[bool] = True
 
     def __init__(self, **shared: Unpack[Shared]) -> None:
         super().__init__(**shared)

@@ -11,11 +11,12 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cse_bench.errors import ConfigError
+from cse_bench.results.labels import labels
 from cse_bench.results.run_directory import read_results
 
 _RESULTS = "results.json"
@@ -38,8 +39,14 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """None for an untrained backbone, whose numbers do not depend on it."""
+        """None where nothing was trained: then the numbers do not depend on it."""
         return int(self.results["seed"]) if self.results["steps"] else None
+
+    @property
+    def is_backbone(self) -> bool:
+        """Whether this is the backbone as it is, with which all others are compared."""
+        # Results without this key are older than methods that make an encoder without training.
+        return bool(self.results["method"].get("is_backbone", self.seed is None))
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -55,10 +62,13 @@ class Group:
     Attributes:
         key: the hash of everything but the seed.
         runs: in the order of their seeds.
+        label: a name for tables and figures, unique in its block: the method, and where several groups have the same
+            one, what sets them apart.
     """
 
     key: str
     runs: Sequence[Run]
+    label: str
 
     @property
     def method(self) -> str:
@@ -69,6 +79,11 @@ class Group:
     def status(self) -> str:
         """Where the method's definition comes from."""
         return str(self.runs[0].results["method"]["status"])
+
+    @property
+    def is_backbone(self) -> bool:
+        """See `Run.is_backbone`."""
+        return self.runs[0].is_backbone
 
     def values(self, metric: str) -> dict[int | None, float]:
         """Seed -> value of a metric, for the runs that have it."""
@@ -81,7 +96,7 @@ class Block:
 
     Attributes:
         facts: what they have in common, for a title.
-        groups: untrained ones first, then by method.
+        groups: the backbone as it is, what is made of it without training, and the trained ones by method.
     """
 
     facts: Mapping[str, str]
@@ -164,7 +179,7 @@ def _blocks(runs: Sequence[Run]) -> list[Block]:
     trained: dict[Facts, list[Group]] = {}
     untrained: dict[Facts, list[Group]] = {}
     for key, members in by_group.items():
-        group = Group(key, sorted(members, key=lambda run: -1 if run.seed is None else run.seed))
+        group = Group(key, sorted(members, key=lambda run: -1 if run.seed is None else run.seed), label="")
         kind = untrained if group.runs[0].seed is None else trained
         kind.setdefault(_facts(members[0].results), []).append(group)
     blocks = []
@@ -174,8 +189,14 @@ def _blocks(runs: Sequence[Run]) -> list[Block]:
         fitting = [own for own in untrained if set(own) <= set(facts)]
         placed.update(fitting)
         beside = [group for own in fitting for group in untrained[own]]
-        blocks.append(Block(dict(facts), beside + sorted(groups, key=lambda group: (group.method, group.key))))
-    return blocks + [Block(dict(own), groups) for own, groups in untrained.items() if own not in placed]
+        blocks.append(_block(facts, beside + groups))
+    return blocks + [_block(own, groups) for own, groups in untrained.items() if own not in placed]
+
+
+def _block(facts: Facts, groups: Sequence[Group]) -> Block:
+    groups = sorted(groups, key=lambda one: (not one.is_backbone, one.runs[0].seed is not None, one.method, one.key))
+    names = labels([group.runs[0].results for group in groups])
+    return Block(dict(facts), [replace(group, label=name) for group, name in zip(groups, names, strict=True)])
 
 
 def _facts(results: Mapping[str, Any]) -> Facts:

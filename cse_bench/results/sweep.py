@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from cse_bench.results.labels import varying_settings
+
 _MANIFEST = "CSE_BENCH_SWEEP_MANIFEST"
-# Where things are kept says nothing about a run, and the seed is what the runs of one column differ by.
-_NOT_SHOWN = ("seed", "paths.", "logger.", "overwrite", "study", "data.path")
 
 
 class SweepTable(Callback):
@@ -104,20 +104,5 @@ def _title(results: Mapping[str, Any]) -> str:
 
 
 def _difference(results: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What a run's config says that those with the same title do not; part of the group's hash makes it unique."""
-    configs = [dict(_leaves(other["config"])) for other in others]
-    own = dict(_leaves(results["config"]))
-    varying = [
-        f"{key}={value}"
-        for key, value in own.items()
-        if not key.startswith(_NOT_SHOWN) and any(config.get(key) != value for config in configs)
-    ]
-    return "\n".join([*varying[:3], results["group"][:8]])
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+    """What sets a run apart from those with the same title; part of the group's hash makes it unique."""
+    return "\n".join([*varying_settings(results, others)[:3], results["group"][:8]])

@@ -70,8 +70,8 @@ def signals_to(handler: Callable[[int], None]) -> Iterator[None]:
 class ResumeCheckpoint(lightning.Callback):
     """Writes `last.ckpt` every few steps, after the last one, and when the run is asked to stop (Ctrl-C, SIGTERM).
 
-    The one before is kept beside it until the next is written: see `newest_whole`. A signal is answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops
-    at once.
+    The one before is kept beside it until the next is written: see `newest_whole`. A signal is answered at the end of
+    the step in progress, when parameters and optimiser agree. A second Ctrl-C stops at once.
 
     Args:
         path: the checkpoint file; replaced atomically.

@@ -39,18 +39,18 @@ class TrainingSummary:
     """What a finished training leaves beside the encoder.
 
     Attributes:
-        steps: optimiser steps taken, resumed parts included.
+        steps: optimiser steps taken, resumed parts included; 0: the method does not train.
         selection: metric, value and step of the kept encoder; `metric` is None when nothing selected and the last
-            weights were kept.
-        corpus: source, checksum and size of the training text.
+            weights were kept; None: without steps there is no choice.
+        corpus: source, checksum and size of the text that was read; None: none was.
         metrics: costs.
         parameters: number of parameters: `total` and `trainable` in training, `inference` in the kept encoder.
         notes: facts about the method that the config does not tell.
     """
 
     steps: int
-    selection: dict[str, Any]
-    corpus: dict[str, Any]
+    selection: dict[str, Any] | None
+    corpus: dict[str, Any] | None
     metrics: dict[str, float]
     parameters: dict[str, int]
     notes: dict[str, Any]

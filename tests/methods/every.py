@@ -1,7 +1,9 @@
-"""Every method that is shipped, with what each needs to be built in miniature."""
+"""Every method that is shipped and trains, with what each needs to be built in miniature."""
 
 import torch
+import yaml
 
+from cse_bench.config.bind import locate
 from cse_bench.config.location import conf_directory
 from cse_bench.methods.base import ContrastiveMethod
 
@@ -29,7 +31,11 @@ def with_towers_apart(method: ContrastiveMethod) -> ContrastiveMethod:
     return method
 
 
-METHODS = sorted(path.stem for path in (conf_directory() / "method").glob("*.yaml") if path.stem != "untrained")
+METHODS = sorted(
+    path.stem
+    for path in (conf_directory() / "method").glob("*.yaml")
+    if locate(yaml.safe_load(path.read_text())["_target_"]).trains
+)
 
 
 def overrides_of(method: str) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """`make bench`: runs every benchmark and prints its table."""
 
-from benchmarks import length_split, token_store
+from benchmarks import collect_runs, length_split, token_store
 
 
 def main() -> None:
-    """All benchmarks, the quick one first."""
+    """The benchmarks that need nothing else, the quick ones first."""
+    collect_runs.main()
     length_split.main()
     token_store.main()
 

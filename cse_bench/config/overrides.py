@@ -47,7 +47,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
 def _own_folders(arguments: Sequence[str]) -> list[Path]:
     """The config folders that the user gives beside ours (`--config-dir DIR`)."""
     found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, _, value = argument.partition("=")
         if name in ("--config-dir", "-cd"):
             found.append(Path(value or following).expanduser().absolute())

@@ -195,3 +195,38 @@ class EvaluateConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"]
     output: str | None
     paths: Paths
+
+
+class WandbTarget(Section):
+    """Where in Weights & Biases a report goes; nowhere without a project."""
+
+    project: str | None
+    entity: str | None
+    group: str | None
+    offline: bool
+
+
+class ReportConfig(Section):
+    """`python -m cse_bench.report`: what finished runs say."""
+
+    runs: str | Annotated[list[str], Field(min_length=1)]
+    against: str | None
+    metric: str | None
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    title: str | None
+    output: str
+    wandb: WandbTarget
+
+
+class DashboardConfig(Section):
+    """`python -m cse_bench.dashboard`: the Weights & Biases workspace of a project."""
+
+    entity: str
+    project: str
+    name: str
+    scores: Annotated[list[Literal["sts", "transfer", "sample"]], Field(min_length=1)]
+    study: str | None
+    url: str | None
+    dry_run: bool
+    output: str | None

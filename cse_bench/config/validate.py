@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from cse_bench.config.bind import bind, locate
 from cse_bench.config.messages import Problem, problems_of, refuse
-from cse_bench.config.schema import Component, EvaluateConfig, QLoraAdapter, RunConfig
+from cse_bench.config.schema import Component, DashboardConfig, EvaluateConfig, QLoraAdapter, ReportConfig, RunConfig
 from cse_bench.encoders.adapters import quantisation_problem
 from cse_bench.errors import ConfigError, EncoderError
 from cse_bench.training.devices import device_problems
@@ -58,6 +58,24 @@ def validate_evaluate(config: DictConfig) -> EvaluateConfig:
         ConfigError: with every problem found.
     """
     return _parsed(EvaluateConfig, _resolved(config), components=_evaluation_components)
+
+
+def validate_report(config: DictConfig) -> ReportConfig:
+    """The checked config of `python -m cse_bench.report`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(ReportConfig, _resolved(config), components=lambda content: ())
+
+
+def validate_dashboard(config: DictConfig) -> DashboardConfig:
+    """The checked config of `python -m cse_bench.dashboard`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(DashboardConfig, _resolved(config), components=lambda content: ())
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
@@ -164,7 +182,7 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
         yield Problem(
             "evaluation.selection_metric", "selects by a dev metric, but evaluation.dev has no task; set it to null"
         )
-    if not method.trains and not (run.evaluation.dev or run.evaluation.test):
+    if method.is_backbone and not (run.evaluation.dev or run.evaluation.test):
         yield Problem(
             "evaluation", "nothing is trained and nothing is measured; choose evaluation=sts or evaluation=sample"
         )

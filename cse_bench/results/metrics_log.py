@@ -11,6 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from cse_bench.results.metrics_file import read_metrics
+
 _HEADER = ("step", "metric", "value")
 
 
@@ -56,14 +58,3 @@ class MetricsLog(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The resolved config is in `config.yaml`; nothing to do here."""
-
-
-def read_metrics(path: Path) -> list[tuple[int, str, float]]:
-    """(step, metric, value) of every complete row; a row that a kill cut off is left out."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        lines = file.readlines()
-    # A row is complete when its line has ended: the first digits of a number are a number too.
-    rows = csv.reader(line for line in lines if line.endswith("\n"))
-    return [(int(row[0]), row[1], float(row[2])) for row in rows if len(row) == 3 and row[0].isdigit()]

@@ -1,14 +1,44 @@
 """Weights & Biases: an optional second home of the metrics; the run directory stays the record."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import wandb
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from cse_bench.errors import ConfigError, first_line
+from cse_bench.results.wandb_names import FINAL, no_telemetry
 
 
 class RunWandbLogger(WandbLogger):
     """A logger that can be closed, so that the next run of a sweep gets a wandb run of its own."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The wandb run, opened when it is first asked for.
+
+        Raises:
+            ConfigError: wandb cannot be reached, or does not know the key.
+        """
+        try:
+            return super().experiment
+        except wandb.errors.Error as error:
+            raise ConfigError(
+                f"logger.wandb: no run can be opened ({first_line(error)}); log in with `wandb login` (or "
+                "WANDB_API_KEY) and check the network, or go on with logger.wandb.offline=true (`wandb sync` uploads "
+                "later) or logger=csv"
+            ) from error
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs at a step; final metrics go to the summary as well, which tables and bar charts read."""
+        super().log_metrics(metrics, step)
+        if final := {name: value for name, value in metrics.items() if name.startswith(FINAL)}:
+            self.experiment.summary.update(final)
 
     def close(self, *, failed: bool) -> None:
         """Ends the wandb run; without it, wandb goes on with the same run in this process.
@@ -41,22 +71,21 @@ def wandb_logger(
         project: of wandb.
         entity: of wandb; None: the default one.
         offline: write to the run directory only.
-        tags: free words.
+        tags: free words; the status of the method is added.
         directory: of the run.
         name: of the run.
         group: what groups runs: the study, else the runs that differ only by seed.
         method: job type, so that runs can be grouped by method.
-        config: the resolved config.
+        config: the resolved config, and under `run` what a dashboard groups and labels by.
     """
     if offline:
-        # wandb's own telemetry would look for the network every minute, offline or not.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        no_telemetry()
     return RunWandbLogger(
         project=project,
         entity=entity,
         # Not Lightning's `offline`: it sets WANDB_MODE for the whole process, later runs included.
         mode="offline" if offline else None,
-        tags=list(tags),
+        tags=[*tags, config["run"]["status"]],
         save_dir=str(directory),
         name=name,
         id=name,

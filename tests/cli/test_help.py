@@ -20,7 +20,7 @@ def answer(module: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("module", ["__main__", "evaluate"])
+@pytest.mark.parametrize("module", ["__main__", "evaluate", "report"])
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
 def test_without_torch(module: str, flags: list[str]) -> None:
     out = answer(module, *flags)

@@ -1,0 +1,52 @@
+"""`python -m cse_bench.dashboard entity=... project=...`: makes a Weights & Biases workspace from code."""
+
+import json
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from cse_bench.__main__ import command_line, past_hydra
+from cse_bench.config.location import conf_directory
+from cse_bench.config.schema import DashboardConfig
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="dashboard")
+def compose_and_build(config: DictConfig) -> None:
+    """Composes, checks, builds, saves or prints."""
+    from cse_bench.config.validate import validate_dashboard
+
+    with past_hydra():
+        dashboard(validate_dashboard(config))
+
+
+def dashboard(config: DashboardConfig) -> None:
+    """Builds the workspace; saves it and prints its URL, or prints its specification.
+
+    Raises:
+        ConfigError: wandb-workspaces is not installed, wandb does not take the workspace, or `output` cannot be
+            written.
+    """
+    from cse_bench.results.run_directory import write_json
+    from cse_bench.results.tables import print_lines
+    from cse_bench.results.wandb_workspace import build_workspace, save_workspace, specification
+
+    described = specification(build_workspace(config))
+    if config.output:
+        path = Path(config.output).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, described)
+        print_lines([f"specification: {path}"])
+    if not config.dry_run:
+        print_lines([f"workspace: {save_workspace(config)}"])
+    elif not config.output:
+        print(json.dumps(described, indent=2))
+
+
+def main() -> None:
+    """The command line."""
+    command_line(compose_and_build, config_name="dashboard")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The report in brief, for the terminal: the headline scores of each block, what may be said, and where the rest is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from cse_bench.results.collect import Collection, Group
+from cse_bench.results.report.findings import Evidence, findings
+from cse_bench.results.report.scores import score_table
+from cse_bench.results.report.tables import Table, with_status
+from cse_bench.results.report.vocabulary import metric
+from cse_bench.results.statistics.analysis import Analysis
+from cse_bench.results.tables import print_lines, print_table
+
+_SHOWN = ("method", "n", "mean", "both", "seeds", "p_best")
+_LEFT_OUT_SHOWN = 10
+
+
+def print_report(collection: Collection, analyses: Sequence[Sequence[Analysis]], page: Path) -> None:
+    """Prints the headline of each block, the findings, what was left out, and where the page is."""
+    for of_block in analyses:
+        first = of_block[0]
+        facts = ", ".join(f"{name} {value}" for name, value in first.block.facts.items())
+        print_table(_brief(score_table([first], "scores", title=metric(first.metric).title, beside=False), facts))
+        print_lines(f"- {''.join(map(_words, sentence))}" for sentence in findings(of_block))
+        print_lines([""])
+    left_out = [f"left out: {directory.name}: {reason}" for directory, reason in collection.left_out]
+    print_lines(left_out[:_LEFT_OUT_SHOWN])
+    if len(left_out) > _LEFT_OUT_SHOWN:
+        print_lines([f"left out: {len(left_out) - _LEFT_OUT_SHOWN} more, see the page"])
+    print_lines([f"report: {page}"])
+
+
+def _words(part: str | Group) -> str:
+    if isinstance(part, Evidence):
+        return f" {part}"
+    return with_status(part) if isinstance(part, Group) else part
+
+
+def _brief(table: Table, caption: str) -> RichTable:
+    brief = RichTable(title=table.title, caption=caption, title_justify="left", caption_justify="left")
+    shown = [index for index, column in enumerate(table.columns) if column.key in _SHOWN]
+    for index in shown:
+        column = table.columns[index]
+        brief.add_column(column.title, justify="left" if column.text else "right")
+    for row in table.rows:
+        brief.add_row(*(_words(row[index].group or row[index].text) for index in shown))
+    return brief

@@ -1,0 +1,227 @@
+"""What the page says and holds, without a browser."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from cse_bench.errors import ConfigError
+from cse_bench.results.collect import Collection
+from cse_bench.results.report.drawing import BASELINE, COLOURS, INK, looks
+from cse_bench.results.report.findings import findings
+from cse_bench.results.report.vocabulary import metric
+from cse_bench.results.report.write import write_report
+from cse_bench.results.statistics.analysis import Analysis, Comparison
+from tests.results.report.conftest import Written
+from tests.results.report.study import NASTY
+
+
+class Elements(HTMLParser):
+    """Collects start tags, ids and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2, relative luminance and contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def sentences(analyses: list[Analysis]) -> str:
+    return "\n".join(
+        "".join(part if isinstance(part, str) else f"[{part.label}]" for part in line) for line in findings(analyses)
+    )
+
+
+def test_every_mean_is_on_the_page(written: Written) -> None:
+    text = Elements(written.html).text
+    for analyses in written.analyses:
+        for score in analyses[0].scores:
+            assert metric(analyses[0].metric).shown(score.mean) in text
+            assert score.group.label in text
+
+
+def test_the_page_loads_nothing(written: Written) -> None:
+    elements = Elements(written.html)
+    for tag, attributes in elements.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name) or ""
+            assert not re.match(r"(https?:|//)", value), (tag, value)
+            if tag in ("script", "img", "link", "iframe", "use", "image"):
+                assert value == "" or value.startswith(("data:", "#"))
+    assert "http" not in re.sub(r"http-equiv", "", written.html)
+    assert "@import" not in written.html
+    assert "url(http" not in written.html
+
+
+def test_ids_are_unique_and_references_lead_somewhere(written: Written) -> None:
+    tags = Elements(written.html).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tags:
+        for name in ("popovertarget", "aria-labelledby"):
+            for target in (attributes.get(name) or "").split():
+                assert target in ids
+        href = attributes.get("href") or ""
+        if href.startswith("#"):
+            assert href[1:] in ids, href
+    for target in re.findall(r"url\(#([^)]+)\)", written.html):
+        assert target in ids
+
+
+def test_every_column_and_figure_has_an_explanation(written: Written) -> None:
+    html = written.html
+    for head in re.findall(r'<th scope="col" data-kind.*?</th>', html, flags=re.DOTALL):
+        assert 'class="help"' in head, head
+    for heading in re.findall(r"<h[34][^>]*>.*?</h[34]>", html, flags=re.DOTALL):
+        assert 'class="help"' in heading, heading
+
+
+def test_figures_say_what_is_seen(written: Written) -> None:
+    plots = re.findall(r'<svg class="plot.*?</svg>', written.html, flags=re.DOTALL)
+    assert plots
+    for plot in plots:
+        assert 'role="img"' in plot
+        assert re.search(r"<desc[^>]*>[^<]{30,}</desc>", plot)
+        assert INK not in plot
+        assert "DejaVu" not in plot
+
+
+def test_figures_are_files_with_text_as_text(written: Written) -> None:
+    folder = written.page.parent / "figures"
+    stems = {path.stem for path in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    kinds = ("scores", "tasks_sts_test", "curves", "plane", "spectrum", "density", "cost", "tasks_sample")
+    for kind in kinds:
+        assert any(stem.endswith(kind) for stem in stems), kind
+    for path in folder.glob("*.svg"):
+        assert any(element.tag.endswith("}text") for element in ElementTree.parse(path).iter())
+
+
+def test_labels_are_escaped(written: Written) -> None:
+    assert "<script>alert" not in written.html
+    assert NASTY in Elements(written.html).text
+    assert "A &amp; B &lt;study&gt;" in written.html
+
+
+def test_an_own_reading_is_named_as_such_beside_every_score(written: Written) -> None:
+    html = written.html
+    for row in re.findall(r"<tr>.*?</tr>", html, flags=re.DOTALL):
+        if 'scope="row"' in row and ">jtcse<" in row:
+            assert "own reading" in row
+    for line in re.findall(r"<li>.*?</li>", html, flags=re.DOTALL):
+        assert line.count(">jtcse<") <= line.count("own reading")
+    for path in (written.page.parent / "tables").glob("*.md"):
+        for line in path.read_text().splitlines():
+            if line.startswith("| jtcse"):
+                assert "own reading" in line
+    for path in (written.page.parent / "figures").glob("*.svg"):
+        text = path.read_text()
+        assert "jtcse<" not in text
+        if "jtcse \N{DAGGER}" in text:
+            assert "own reading" in text
+
+
+def test_what_was_left_out_is_named(written: Written) -> None:
+    text = Elements(written.html).text
+    assert "1 left out" in text
+    assert "damaged: its results.json cannot be read" in text
+
+
+def test_a_mean_that_is_not_a_number_says_why(written: Written) -> None:
+    text = Elements(written.html).text
+    assert "NaN" in text
+    assert "collapsed" in text
+
+
+def test_a_group_looks_the_same_in_every_block(written: Written) -> None:
+    found = looks(written.collection.blocks)
+    labels = {group.label for block in written.collection.blocks for group in block.groups}
+    assert set(found) == labels
+    trained = [look for look in found.values() if look.colour != BASELINE]
+    assert len({(look.colour, look.marker) for look in trained}) == len(trained)
+
+
+@pytest.mark.parametrize("colour", [*COLOURS, BASELINE])
+@pytest.mark.parametrize("page", ["#ffffff", "#14171b"])
+def test_colours_are_seen_on_light_and_dark(colour: str, page: str) -> None:
+    assert contrast(colour, page) >= 3.0
+
+
+def test_the_same_runs_give_the_same_figures(written: Written, tmp_path: Path) -> None:
+    block, analyses = written.collection.blocks[-1], written.analyses[-1]
+    page = write_report(Collection([block]), [analyses], [], output=tmp_path, title="once more")
+    again = write_report(Collection([block]), [analyses], [], output=tmp_path / "again", title="once more")
+    figures = sorted((page.parent / "figures").iterdir())
+    assert figures
+    for path in figures:
+        assert path.read_bytes() == (again.parent / "figures" / path.name).read_bytes()
+
+
+def test_findings_claim_only_what_a_verdict_carries(written: Written) -> None:
+    analyses = next(one for one in written.analyses if len(one[0].scores) == 5)
+    text = sentences(analyses)
+    for one in analyses[0].comparisons:
+        claim = f"[{one.first.label}] is better than [{one.second.label}]"
+        assert (claim in text) == (one.verdict == "better")
+    tied = [with_verdict(one, "not told apart") for one in analyses[0].comparisons]
+    nothing = replace(
+        analyses[0], comparisons=tied, all_pairs=[with_verdict(p, "not told apart") for p in analyses[0].all_pairs]
+    )
+    text = sentences([nothing])
+    assert "better than" not in text
+    assert "not told apart from" in text
+    assert "interval" not in text
+
+
+def test_another_verdict_of_another_metric_is_told(written: Written) -> None:
+    analyses = next(one for one in written.analyses if len(one[0].scores) == 5)
+    changed = [with_verdict(one, "too few seeds") for one in analyses[1].comparisons]
+    text = sentences([analyses[0], replace(analyses[1], comparisons=changed)])
+    assert "By leak-free average, [" in text
+    assert "every verdict" not in text
+
+
+def with_verdict(one: Comparison, verdict: str) -> Comparison:
+    return replace(one, verdict=verdict)  # type: ignore[arg-type]
+
+
+def test_blocks_and_analyses_must_fit(written: Written, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 blocks, but analyses for 1"):
+        write_report(written.collection, written.analyses[:1], [], output=tmp_path, title="t")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(written: Written, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    block, analyses = written.collection.blocks[-1], written.analyses[-1]
+    with pytest.raises(ConfigError, match="output: cannot write"):
+        write_report(Collection([block]), [analyses], [], output=tmp_path / "file", title="t")
+
+
+def test_a_block_without_an_analysis_still_has_its_runs(written: Written, tmp_path: Path) -> None:
+    page = write_report(Collection([written.collection.blocks[-1]]), [[]], [], output=tmp_path, title="t")
+    assert "What each group was trained with" in page.read_text()
+
+
+def test_the_size_is_sensible(written: Written) -> None:
+    assert written.page.stat().st_size < 1_500_000

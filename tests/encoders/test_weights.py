@@ -199,3 +199,11 @@ def test_gguf(entry, tmp_path):
         dim=-1,
     )
     assert a @ b > a @ c
+
+
+@pytest.mark.parametrize("name", ["readout.safetensors", "affine_map.safetensors"])
+def test_an_encoder_is_not_read_as_its_bare_body(entry, checkpoint, name):
+    path, _ = checkpoint
+    (path / name).touch()
+    with pytest.raises(EncoderError, match=f"vectors come from {name}"):
+        load_body(entry("local", path=str(path)))

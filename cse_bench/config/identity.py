@@ -4,8 +4,10 @@ The whole resolved config counts, less the keys listed here, so that no option c
 hand-picked list of keys resumes the wrong run sooner or later.
 """
 
+import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cse_bench.config.bind import locate
@@ -41,38 +43,47 @@ def group_identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
 
 def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str, Any]:
     method = locate(config.method.target)
-    content = config.model_dump(mode="json", by_alias=True)
-    content["corpus_fingerprint"] = corpus_fingerprint if method.reads_corpus(config) else None
+    content = deciding(config.model_dump(mode="json", by_alias=True), trains=method.trains)
+    return content | {"corpus_fingerprint": corpus_fingerprint if method.reads_corpus(config) else None}
+
+
+def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
+    """The part of a resolved config that decides the numbers of a run.
+
+    Args:
+        config: as a run's `results.json` holds it.
+        trains: whether its method takes any steps.
+    """
+    content: dict[str, Any] = copy.deepcopy(dict(config))
+    data, backbone, evaluation = (content.setdefault(group, {}) for group in ("data", "backbone", "evaluation"))
     for key in _NOT_IDENTITY:
-        content.pop(key)
+        content.pop(key, None)
     for group, keys in (
-        ("data", _NOT_IDENTITY_IN_DATA),
-        ("trainer", _NOT_IDENTITY_IN_TRAINER),
-        ("evaluation", _NOT_IDENTITY_IN_EVALUATION),
+        (data, _NOT_IDENTITY_IN_DATA),
+        (content.get("trainer", {}), _NOT_IDENTITY_IN_TRAINER),
+        (evaluation, _NOT_IDENTITY_IN_EVALUATION),
     ):
         for key in keys:
-            content[group].pop(key, None)
+            group.pop(key, None)
     # Where a corpus or a task lies is a path; what it holds is checked by checksums and the corpus fingerprint.
-    content["data"]["corpus"].pop("path", None)
-    for component in (
-        content["data"]["corpus"],
-        *content["evaluation"]["dev"].values(),
-        *content["evaluation"]["test"].values(),
-    ):
+    corpus = data.get("corpus", {})
+    corpus.pop("path", None)
+    tasks = [task for split in ("dev", "test") for task in evaluation.get(split, {}).values()]
+    for component in (corpus, *tasks):
         for key in ("data", "cache"):
             component.pop(key, None)
-    if content["backbone"]["source"] != "random":
-        content["backbone"].pop("architecture")  # describes the weights that are loaded; only `random` is built from it
-    if not method.trains:
+    if backbone.get("source") != "random":
+        backbone.pop("architecture", None)  # describes the weights that are loaded; only `random` is built from it
+    if not trains:
         for key in _ONLY_TRAINING:
-            content.pop(key)
+            content.pop(key, None)
         for key in _ONLY_TRAINING_IN_EVALUATION:
-            content["evaluation"].pop(key)
-        content["backbone"].pop("dropout")
-        if config.backbone.adapter is not None and config.backbone.adapter.type == "lora":
-            content["backbone"]["adapter"] = None  # low-rank updates start at zero
-        if content["backbone"]["source"] != "random":
-            content.pop("seed")
+            evaluation.pop(key, None)
+        backbone.pop("dropout", None)
+        if (backbone.get("adapter") or {}).get("type") == "lora":
+            backbone["adapter"] = None  # low-rank updates start at zero
+        if backbone.get("source") != "random":
+            content.pop("seed", None)
     return content
 
 

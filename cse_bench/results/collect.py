@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cse_bench.errors import ConfigError
 from cse_bench.results.labels import labels
 from cse_bench.results.run_directory import read_results
@@ -39,14 +41,20 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """None where nothing was trained: then the numbers do not depend on it."""
-        return int(self.results["seed"]) if self.results["steps"] else None
+        """None where it decides nothing: no training, and no random weights."""
+        random = self.results.get("config", {}).get("backbone", {}).get("source") == "random"
+        return int(self.results["seed"]) if self.is_trained or random else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether any step was taken."""
+        return bool(self.results["steps"])
 
     @property
     def is_backbone(self) -> bool:
         """Whether this is the backbone as it is, with which all others are compared."""
         # Results without this key are older than methods that make an encoder without training.
-        return bool(self.results["method"].get("is_backbone", self.seed is None))
+        return bool(self.results["method"].get("is_backbone", not self.is_trained))
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -84,6 +92,11 @@ class Group:
     def is_backbone(self) -> bool:
         """See `Run.is_backbone`."""
         return self.runs[0].is_backbone
+
+    @property
+    def is_trained(self) -> bool:
+        """See `Run.is_trained`."""
+        return self.runs[0].is_trained
 
     def values(self, metric: str) -> dict[int | None, float]:
         """Seed -> value of a metric, for the runs that have it."""
@@ -135,8 +148,8 @@ def collect(patterns: Sequence[str]) -> Collection:
         run, known = Run(directory, results), finished.get(str(results["identity"]))
         if known is not None:
             run, older = sorted((known, run), key=lambda one: str(one.results["finished"]), reverse=True)
-            same = "the same numbers" if _scores(run) == _scores(older) else "OTHER NUMBERS"
-            collection.left_out.append((older.directory, f"the same run as {run.directory}, older, {same}"))
+            words = f"the same run as {run.directory}, older, {_agreement(run, older)}"
+            collection.left_out.append((older.directory, words))
         finished[str(results["identity"])] = run
     collection.blocks = _blocks(list(finished.values()))
     return collection
@@ -168,24 +181,35 @@ def _unusable(results: Mapping[str, Any]) -> str | None:
     return f"damaged: without {', '.join(missing)}" if missing else None
 
 
-def _scores(run: Run) -> dict[str, float]:
-    return {name: value for name, value in run.metrics.items() if not name.startswith("cost/")}
+def _agreement(run: Run, older: Run) -> str:
+    """Whether two runs of one identity have the same scores, where both have them."""
+    common = [name for name in run.metrics if name in older.metrics and not name.startswith("cost/")]
+    pairs = {name: (run.metrics[name], older.metrics[name]) for name in common}
+    differing = {name: values for name, values in pairs.items() if not np.array_equal(*values, equal_nan=True)}
+    if not differing:
+        return "the same numbers"
+    name = max(differing, key=lambda name: abs(differing[name][0] - differing[name][1]))
+    return "OTHER NUMBERS ({} of {} metrics; {}: {:.6g} and {:.6g})".format(
+        len(differing), len(common), name, *differing[name]
+    )
 
 
 def _blocks(runs: Sequence[Run]) -> list[Block]:
-    by_group: dict[str, list[Run]] = {}
+    # Seeds of one config are one group only if they were also evaluated alike, which no config tells.
+    by_group: dict[tuple[str, Facts], list[Run]] = {}
     for run in runs:
-        by_group.setdefault(str(run.results["group"]), []).append(run)
+        by_group.setdefault((str(run.results["group"]), _facts(run)), []).append(run)
     trained: dict[Facts, list[Group]] = {}
     untrained: dict[Facts, list[Group]] = {}
-    for key, members in by_group.items():
+    for (key, facts), members in by_group.items():
         group = Group(key, sorted(members, key=lambda run: -1 if run.seed is None else run.seed), label="")
-        kind = untrained if group.runs[0].seed is None else trained
-        kind.setdefault(_facts(members[0].results), []).append(group)
+        kind = trained if group.is_trained else untrained
+        kind.setdefault(facts, []).append(group)
     blocks = []
     placed: set[Facts] = set()
     for facts, groups in trained.items():
-        # An untrained backbone stands beside all that was trained from it and is evaluated alike.
+        # An untrained backbone stands beside all that was trained from it and is evaluated alike; what was fitted to a
+        # text without training, beside what was trained on that text.
         fitting = [own for own in untrained if set(own) <= set(facts)]
         placed.update(fitting)
         beside = [group for own in fitting for group in untrained[own]]
@@ -194,13 +218,14 @@ def _blocks(runs: Sequence[Run]) -> list[Block]:
 
 
 def _block(facts: Facts, groups: Sequence[Group]) -> Block:
-    groups = sorted(groups, key=lambda one: (not one.is_backbone, one.runs[0].seed is not None, one.method, one.key))
+    groups = sorted(groups, key=lambda one: (not one.is_backbone, one.is_trained, one.method, one.key))
     names = labels([group.runs[0].results for group in groups])
     return Block(dict(facts), [replace(group, label=name) for group, name in zip(groups, names, strict=True)])
 
 
-def _facts(results: Mapping[str, Any]) -> Facts:
+def _facts(run: Run) -> Facts:
     """What runs must share to be compared. Of an untrained one only what it has."""
+    results = run.results
     evaluation = results["data"]["evaluation"]
     facts = {
         "backbone": str(results["backbone"]),
@@ -208,10 +233,10 @@ def _facts(results: Mapping[str, Any]) -> Facts:
         "task versions": ", ".join(f"{name} {v}" for name, v in sorted(results["evaluation"]["task_versions"].items())),
         "evaluation precision": str(results["precision"]["evaluation"]),
     }
-    if results["steps"]:
-        corpus = results["data"]["corpus"]
+    if (corpus := results["data"]["corpus"]) is not None:
         checksum = str(corpus.get("sha256", ""))[:8]
         facts["training text"] = f"{corpus['name']} ({checksum}, {corpus['sentences']} sentences)"
+    if run.is_trained:
         facts["training precision"] = str(results["precision"]["training"])
     return tuple(facts.items())
 

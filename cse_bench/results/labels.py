@@ -4,24 +4,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Where things are kept says nothing about a run, and the seed is what the runs of one group differ by.
-_NOT_SHOWN = ("seed", "paths.", "logger.", "overwrite", "study", "data.path", "method._target_")
+from cse_bench.config.identity import deciding
+
+# The seed is what the runs of one group differ by; the class of a method is told by its name.
+_NOT_SHOWN = ("seed", "method._target_")
 _SETTINGS_SHOWN = 3
+_ABSENT = object()
 
 
 def varying_settings(results: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`key=value` for what a run's config says that another one's does not.
+    """`key=value` for what decides a run's numbers and is otherwise in another one.
 
     Args:
         results: content of the run's `results.json`.
         others: of the runs to tell it from; may hold the run itself.
     """
-    configs = [dict(_leaves(other.get("config", {}))) for other in others]
-    return [
-        f"{key}={value}"
-        for key, value in _leaves(results.get("config", {}))
-        if not key.startswith(_NOT_SHOWN) and any(config.get(key) != value for config in configs)
-    ]
+    own, configs = _settings(results), [_settings(other) for other in others]
+    keys = dict.fromkeys([*own, *(key for config in configs for key in config)])
+    varying = [key for key in keys if any(config.get(key, _ABSENT) != own.get(key, _ABSENT) for config in configs)]
+    return [f"{key}={own[key]}" if key in own else f"{key}=absent" for key in varying]
+
+
+def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
+    content = deciding(results.get("config", {}), trains=bool(results.get("steps")))
+    return {key: value for key, value in _leaves(content) if key not in _NOT_SHOWN}
 
 
 def labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:

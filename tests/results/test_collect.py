@@ -1,6 +1,7 @@
 """Collecting runs: what belongs together is grouped, what does not is kept apart, and nothing is lost silently."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def results(method: str = "simcse", seed: int = 0, **changes: Any) -> dict[str, 
         "pooling": "cls",
         "seed": seed,
         "steps": 0 if method == "untrained" else 10,
+        "config": {},
         "finished": "2026-11-21T12:00:00+00:00",
         "precision": {"training": "bf16-mixed", "evaluation": "32-true"},
         "data": {"corpus": {"name": "wiki", "sha256": "ab", "sentences": 5}, "evaluation": {"sts12": "cd"}},
@@ -75,6 +77,37 @@ def test_what_cannot_be_compared_is_kept_apart(tmp_path: Path, change: dict[str,
     assert {name for name in first.facts if first.facts[name] != second.facts[name]} == {fact}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"task_versions": {"sts": 2}}},
+        {"data": {"corpus": {"name": "wiki", "sha256": "ab", "sentences": 5}, "evaluation": {"sts12": "ee"}}},
+    ],
+)
+def test_seeds_that_were_evaluated_otherwise_are_not_averaged(tmp_path: Path, change: dict[str, Any]) -> None:
+    write(tmp_path, results(), results(seed=1), results(seed=2, **change))
+    assert shape(collect([str(tmp_path)]).blocks) == [[("simcse", [0, 1])], [("simcse", [2])]]
+
+
+def test_random_weights_have_a_seed_without_training(tmp_path: Path) -> None:
+    random = {"config": {"backbone": {"source": "random"}}}
+    write(tmp_path, results(), *(results("untrained", seed=seed, identity=f"u{seed}", **random) for seed in (4, 2)))
+    (block,) = collect([str(tmp_path)]).blocks
+    assert shape([block]) == [[("untrained", [2, 4]), ("simcse", [0])]]
+    assert block.groups[0].values("sts/test/avg") == {2: 62.0, 4: 64.0}
+
+
+def test_what_was_fitted_to_a_text_stands_beside_what_was_trained_on_it(tmp_path: Path) -> None:
+    fitted = {"steps": 0, "precision": {"training": None, "evaluation": "32-true"}}
+    other = results("whitened", identity="other", group="other", **fitted)
+    other["data"]["corpus"]["sha256"] = "ee"
+    write(tmp_path, results(), results("whitened", **fitted), other, results("untrained"))
+    assert shape(collect([str(tmp_path)]).blocks) == [
+        [("untrained", [None]), ("whitened", [None]), ("simcse", [0])],
+        [("whitened", [None])],
+    ]
+
+
 def test_an_untrained_backbone_stands_beside_every_training_text(tmp_path: Path) -> None:
     other = results("esimcse")
     other["data"]["corpus"]["sha256"] = "ee"
@@ -111,10 +144,19 @@ def test_everything_else_is_named(tmp_path: Path) -> None:
     assert reasons["run-5"].startswith("damaged: its results.json cannot be read")
 
 
-@pytest.mark.parametrize(("score", "words"), [(60.0, "the same numbers"), (61.0, "OTHER NUMBERS")])
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [(60.0, "the same numbers"), (61.0, "OTHER NUMBERS (1 of 2 metrics; sts/test/avg: 61 and 60)")],
+)
 def test_of_a_run_that_is_there_twice_the_newer_one_counts(tmp_path: Path, score: float, words: str) -> None:
-    newer = results(finished="2026-11-22T12:00:00+00:00", metrics={"sts/test/avg": score, "cost/train_time_s": 9.0})
-    write(tmp_path, newer, results())
+    nan = {"geometry/effective_rank": math.nan}
+    newer = results(
+        finished="2026-11-22T12:00:00+00:00",
+        metrics={"sts/test/avg": score, "cost/train_time_s": 9.0, "only/now": 3.0} | nan,
+    )
+    older = results()
+    older["metrics"] |= nan
+    write(tmp_path, newer, older)
     found = collect([str(tmp_path)])
     ((group,),) = [block.groups for block in found.blocks]
     assert group.values("sts/test/avg") == {0: score}

@@ -6,7 +6,7 @@ from cse_bench.results.labels import labels, varying_settings
 
 
 def run_of(name: str, group: str, **config: Any) -> dict[str, Any]:
-    return {"method": {"name": name}, "group": group, "config": {"seed": len(group), **config}}
+    return {"method": {"name": name}, "group": group, "steps": 10, "config": {"seed": len(group), **config}}
 
 
 def test_a_method_that_is_there_once_needs_no_settings() -> None:
@@ -41,3 +41,16 @@ def test_at_most_three_settings_are_named_and_the_hash_does_the_rest() -> None:
     names = labels([run_of("simcse", "aaaaaaaaaa", method=many), run_of("simcse", "bbbbbbbbbb", method=others), three])
     assert len(set(names)) == 3
     assert names[1] == "simcse (key0=1, key1=1, key2=1) bbbbbbbb"
+
+
+def test_what_decides_no_number_is_not_named() -> None:
+    first = run_of("simcse", "a", evaluation={"baseline": True}, data={"num_workers": 0, "corpus": {"path": "x"}})
+    second = run_of("simcse", "b", evaluation={"baseline": False}, data={"num_workers": 2, "corpus": {"path": "y"}})
+    assert varying_settings(first, [second]) == []
+    untrained = [run_of("untrained", name, backbone={"pooling": name}, optimizer={"lr": name}) for name in "ab"]
+    assert labels([run | {"steps": 0} for run in untrained]) == ["untrained (pooling=a)", "untrained (pooling=b)"]
+
+
+def test_a_key_that_only_one_has_is_a_difference() -> None:
+    first, second = run_of("jtcse", "a", method={"rank": 1, "dropout": None}), run_of("jtcse", "b", method={"rank": 1})
+    assert labels([first, second]) == ["jtcse (dropout=None)", "jtcse (dropout=absent)"]

@@ -23,6 +23,7 @@ def finished(folder: Path, name: str, *, group: str, score: float, status: str =
         "method": {"name": method, "status": "official code"},
         "backbone": "tiny_bert",
         "pooling": "cls",
+        "steps": 10,
         "metrics": {"sts/test/stsb": score},
         "config": {"seed": name, "paths": {"output_dir": str(folder)}, **config},
     }

@@ -13,7 +13,7 @@ from typing import Literal
 
 from cse_bench.results.collect import Block, Group
 
-Verdict = Literal["better", "worse", "not told apart", "too few seeds"]
+Verdict = Literal["better", "worse", "not told apart", "too few seeds", "no test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,12 @@ class Comparison:
         p: two-sided p-value that belongs to `over_both` (to `over_seeds` where there are no per-pair scores).
         p_adjusted: `p` corrected for the number of comparisons of its family.
         effect_size: difference over the seeds' standard deviation (paired: of the differences), small-sample corrected.
-        seeds_needed: paired seeds in all to tell a difference of this size with power 0.8 at 0.05; None where it cannot
-            be computed.
-        verdict: at 0.05 after correction.
+        seeds_needed: paired seeds in all with which the test of `p` would tell a difference of this size with power 0.8
+            at 0.05, on as many test pairs as here; None where it cannot be computed, or no number is enough.
+        verdict: at 0.05 after correction; without a p-value, "too few seeds" where a single run stands for its seeds,
+            else "no test": nothing varies, no seed is involved where there are no per-pair scores, or a resample of the
+            test pairs has no score.
+        seeds_needed_reason: why no number of seeds is enough, or None.
     """
 
     first: Group
@@ -108,6 +111,7 @@ class Comparison:
     effect_size: float | None
     seeds_needed: int | None
     verdict: Verdict
+    seeds_needed_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

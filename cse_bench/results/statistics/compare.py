@@ -61,11 +61,18 @@ def compare(first: Scored, second: Scored, *, what: str, seed: int) -> Compariso
     if len(common) > 1:
         paired = _at(first, common).minus(_at(second, common))
         estimate = Estimate.of(paired)
-        effect, design_effect = _effects([paired], estimate.value)
+        deviation, terms = _deviation([paired])
     else:
         paired = None
         estimate = Estimate.of(first.sample, second.sample)
-        effect, design_effect = _effects([first.sample, second.sample], estimate.value)
+        deviation, terms = _deviation([first.sample, second.sample])
+    p = estimate.p()
+    needed: int | None = None
+    reason: str | None = None
+    if p is not None and deviation is not None:
+        needed, reason = seeds_needed(
+            estimate.value / deviation, pairs=(estimate.pair_variance or 0.0) / deviation**2
+        )
     return Comparison(
         first=first.group,
         second=second.group,
@@ -76,11 +83,12 @@ def compare(first: Scored, second: Scored, *, what: str, seed: int) -> Compariso
         over_both=estimate.over_both(what),
         p_seeds=None if paired is None else sign_flip_p(paired, seed=seed),
         p_pairs=estimate.p_pairs(),
-        p=estimate.p(),
+        p=p,
         p_adjusted=None,
-        effect_size=effect,
-        seeds_needed=None if design_effect is None else seeds_needed(design_effect),
-        verdict="too few seeds",
+        effect_size=None if deviation is None else math.sqrt(terms) * estimate.value / deviation,
+        seeds_needed=needed,
+        verdict="too few seeds" if estimate.seed_terms is None else "no test",  # until there is a p-value: `corrected`
+        seeds_needed_reason=reason,
     )
 
 
@@ -124,13 +132,12 @@ def corrected(comparisons: Sequence[Comparison], *, sign: float) -> list[Compari
     result = []
     for comparison in comparisons:
         p = None if comparison.p is None else float(next(adjusted))
-        result.append(replace(comparison, p_adjusted=p, verdict=_verdict(p, sign * comparison.difference)))
+        verdict = comparison.verdict if p is None else _verdict(p, sign * comparison.difference)
+        result.append(replace(comparison, p_adjusted=p, verdict=verdict))
     return result
 
 
-def _verdict(p: float | None, gain: float) -> Verdict:
-    if p is None:
-        return "too few seeds"
+def _verdict(p: float, gain: float) -> Verdict:
     if p >= ALPHA or gain == 0:
         return "not told apart"
     return "better" if gain > 0 else "worse"
@@ -140,22 +147,19 @@ def _at(scored: Scored, seeds: Sequence[int]) -> Sample:
     return scored.sample.rows([list(scored.seeds).index(seed) for seed in seeds])
 
 
-def _effects(samples: Sequence[Sample], value: float) -> tuple[float | None, float | None]:
-    """The effect size to print, and the one per paired difference that a study of n seeds would see.
+def _deviation(samples: Sequence[Sample]) -> tuple[float | None, int]:
+    """Standard deviation over seeds of a difference of two runs, divided by Hedges's correction, and its terms.
 
-    Both are the value over a standard deviation, times Hedges's correction. One sample of differences (or of runs
-    against an untrained backbone): its own deviation, d_z. Two independent samples: the root of their mean variance is
-    the common measure, while a difference of two runs varies with the sum of the variances.
+    One sample of differences (or of runs against an untrained backbone) has its own deviation, that of d_z. A
+    difference of two independent runs varies with the sum of the variances; the common measure of its effect size is
+    the root of their mean, hence the number of terms.
 
     Returns:
         None for what has no deviation: a single run, equal values, or one degree of freedom.
     """
     trained = [sample for sample in samples if sample.trained]
     if not trained or any(sample.n < 2 for sample in trained):
-        return None, None
+        return None, len(trained)
     total = math.fsum(sample.variance for sample in trained)
     correction = hedges_correction(sum(sample.n - 1 for sample in trained))
-    if total == 0 or correction == 0:
-        return None, None
-    standardised = correction * value / math.sqrt(total)
-    return standardised * math.sqrt(len(trained)), standardised
+    return math.sqrt(total) / correction if total > 0 and correction > 0 else None, len(trained)

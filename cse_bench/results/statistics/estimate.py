@@ -6,12 +6,12 @@ share, and C_s what seed and pairs do together. Seeds and test pairs are crossed
 * over seeds: Student's t, with the sample variance s^2 of the n runs
 * over test pairs: the percentiles of the bootstrap replicates of the mean of the runs
 * over both: value -+ t sqrt(V), V = s^2 / n + v, where v is the bootstrap variance of the mean of the runs over test
-  pairs, and t has Satterthwaite's degrees of freedom V^2 / ((s^2 / n)^2 / (n - 1) + v^2 / (b - 1)) for b resamples
+  pairs, and t has Satterthwaite's degrees of freedom V^2 / ((s^2 / n)^2 / (n - 1) + v^2 / (b - 1)) for b resamples;
+  but never narrower than over seeds: with few of them a small s^2 looks like many degrees of freedom
 
 V counts C once too often (it is in both terms), so the interval is a little wide; so is the pigeonhole bootstrap, which
 resamples both sides (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)), but whose seed part is
-(n - 1) / n of s^2 / n, with normal tails: too narrow for few seeds. With more degrees of freedom, an interval over both
-may come out narrower than Student's over the seeds alone.
+(n - 1) / n of s^2 / n, with normal tails: too narrow for few seeds.
 
 Measured by `python -m benchmarks.coverage 1000` (standard error 0.7): with 3, 5 and 10 seeds, seed
 variance 4, 1 and 1/4 of the pair variance, with and without C, the 95 % interval over both covers 93.7 to 96.8 %
@@ -59,8 +59,8 @@ class Sample:
 
     @property
     def variance(self) -> float:
-        """Of the runs (n - 1); exactly 0 where all are equal, whatever the rounding of their mean."""
-        return float(self.values.var(ddof=1)) if np.ptp(self.values) > 0 else 0.0
+        """Of the runs (n - 1); exactly 0 where all are equal but for rounding."""
+        return _variance(self.values)
 
     def rows(self, rows: Sequence[int]) -> "Sample":
         """Some of the runs, in the order given."""
@@ -117,7 +117,7 @@ class Estimate:
         """Student's (of two independent means: Welch's) t-interval."""
         if not self.seed_terms:
             return None
-        return self._t_interval(self.seed_terms, of=f"Student's t-interval over {self._seeds()}")
+        return self._t_interval(self._seeds_alone(), of=f"Student's t-interval over {self._seeds()}")
 
     def over_pairs(self, what: str) -> Interval | None:
         """Percentile bootstrap over test pairs, the runs as they are.
@@ -137,23 +137,27 @@ class Estimate:
         Args:
             what: is resampled, in words.
         """
-        terms = self._both_terms()
-        if terms is None:
+        errors = self._both()
+        if errors is None:
             return None
         seeds = f"over {self._seeds()} and" if self.seed_terms else "no seed involved;"
-        return self._t_interval(terms, of=f"t-interval {seeds} over {what} (sum of both variances)")
+        return self._t_interval(errors, of=f"t-interval {seeds} over {what} (sum of both variances)")
 
     def p(self) -> float | None:
-        """Two-sided p-value of a value of 0: of `over_both` where there are per-pair scores, else of `over_seeds`."""
+        """Two-sided p-value of a value of 0: of `over_both` where there are per-pair scores, else of `over_seeds`.
+
+        None where nothing varies but the value is not 0: that a few seeds give one value is no proof that all would.
+        """
         from scipy.stats import t
 
-        terms = self._both_terms() if self.pair_replicates is not None else self.seed_terms
-        if not terms:
+        errors = self._both() if self.pair_replicates is not None else self._seeds_alone()
+        if not errors:
             return None
-        variance, freedom = satterthwaite(terms)
-        if variance == 0:
-            return 1.0 if self.value == 0 else 0.0
-        return float(2 * t.sf(abs(self.value) / math.sqrt(variance), freedom))
+        if not any(variance for variance, _ in errors):
+            return 1.0 if self.value == 0 else None
+        return max(
+            float(2 * t.sf(abs(self.value) / math.sqrt(variance), freedom)) for variance, freedom in errors if variance
+        )
 
     def p_pairs(self) -> float | None:
         """Share of random exchanges of the two encoders' ranks that give a difference as large; see `compare`."""
@@ -162,18 +166,32 @@ class Estimate:
         reached = np.abs(self.pair_flips) >= abs(self.value) * (1 - 1e-9)  # equal sums may differ by rounding
         return float((1 + np.count_nonzero(reached)) / (1 + len(reached)))  # the pairs as they are count, too
 
-    def _both_terms(self) -> list[tuple[float, float]] | None:
+    @property
+    def pair_variance(self) -> float | None:
+        """Of the value over test pairs; None without replicates, or if one is undefined."""
         replicates = self.pair_replicates
-        if self.seed_terms is None or replicates is None or not np.isfinite(replicates).all():
+        if replicates is None or not np.isfinite(replicates).all():
             return None
-        variance = float(replicates.var(ddof=1)) if np.ptp(replicates) > 0 else 0.0
-        return [*self.seed_terms, (variance, len(replicates) - 1)]
+        return _variance(replicates)
 
-    def _t_interval(self, terms: Sequence[tuple[float, float]], *, of: str) -> Interval:
+    def _seeds_alone(self) -> list[tuple[float, float]]:
+        """Variance and degrees of freedom of the value over seeds; empty if unknown, or if no seed is involved."""
+        return [satterthwaite(self.seed_terms)] if self.seed_terms else []
+
+    def _both(self) -> list[tuple[float, float]] | None:
+        """Variance and degrees of freedom of both sources together and of the seeds; the wider one counts."""
+        if self.seed_terms is None or self.pair_replicates is None or self.pair_variance is None:
+            return None
+        pairs = (self.pair_variance, len(self.pair_replicates) - 1)
+        return [satterthwaite([*self.seed_terms, pairs]), *self._seeds_alone()]
+
+    def _t_interval(self, errors: Sequence[tuple[float, float]], *, of: str) -> Interval:
         from scipy.stats import t
 
-        variance, freedom = satterthwaite(terms)
-        half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance) if variance > 0 else 0.0
+        half = max(
+            float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance) if variance > 0 else 0.0
+            for variance, freedom in errors
+        )
         return Interval(low=self.value - half, high=self.value + half, level=LEVEL, of=of)
 
     def _seeds(self) -> str:
@@ -222,6 +240,12 @@ def seed_bootstrap(sample: Sample, *, resamples: int, seed: int) -> Interval | N
     ).confidence_interval
     of = f"bootstrap over {sample.n} seeds ({resamples} resamples, percentiles); too narrow for few seeds"
     return Interval(low=float(found.low), high=float(found.high), level=LEVEL, of=of)
+
+
+def _variance(values: Floats) -> float:
+    """With n - 1; exactly 0 where all are equal but for rounding, as differences of decimal numbers may be."""
+    spread = np.ptp(values)
+    return float(values.var(ddof=1)) if spread > 1e-9 * np.abs(values).max() else 0.0
 
 
 def _mean(rows: Floats | None) -> Floats | None:

@@ -21,36 +21,58 @@ def hedges_correction(freedom: float) -> float:
     return math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
 
 
-def power_of(effect: float, n: int) -> float:
-    """Power of the two-sided t-test of n paired differences at `ALPHA`, by the noncentral t-distribution.
+def power_of(effect: float, n: int, *, pairs: float = 0.0) -> float:
+    """Power at `ALPHA` of the verdict's test with n paired seeds: of `Estimate.p`, the variance over pairs known.
+
+    With the differences in units of their standard deviation over seeds, their mean is drawn from N(effect, 1 / n +
+    pairs) and, independently, s^2 from chi^2 / (n - 1). Given s^2, the test rejects where the mean is further from 0
+    than the half-width of the interval. That probability is integrated over s^2 (Gauss-Legendre over its quantiles).
+    Without pairs it is the paired t-test.
 
     Args:
         effect: mean difference over the standard deviation of the differences, in the population.
         n: number of pairs, at least 2.
+        pairs: variance over test pairs of the mean difference, over the variance of the differences.
     """
-    from scipy.stats import nct, t
+    from scipy.special import gammaincinv, ndtr, stdtrit
 
-    critical = t.ppf(1 - ALPHA / 2, n - 1)
-    shift = abs(effect) * math.sqrt(n)
-    # The other tail is below Phi(-shift); where it underflows, scipy returns NaN for it.
-    wrong_sign = nct.cdf(-critical, n - 1, shift) if shift < 6 else 0.0
-    return float(nct.sf(critical, n - 1, shift) + wrong_sign)
+    freedom = n - 1
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    seeds = 2 * gammaincinv(freedom / 2, (nodes + 1) / 2) / freedom / n
+    both = seeds + pairs
+    level = 1 - ALPHA / 2
+    half = np.maximum(
+        stdtrit(np.minimum(freedom * (both / seeds) ** 2, _NORMAL_FROM), level) * np.sqrt(both),
+        stdtrit(freedom, level) * np.sqrt(seeds),
+    )
+    error = math.sqrt(1 / n + pairs)
+    rejected = ndtr((abs(effect) - half) / error) + ndtr((-abs(effect) - half) / error)
+    return float(weights @ rejected / 2)
 
 
-def seeds_needed(effect: float) -> int | None:
-    """Fewest paired seeds with power `POWER` at `ALPHA`; None for no effect, or if `MOST_SEEDS` are too few.
+def seeds_needed(effect: float, *, pairs: float = 0.0) -> tuple[int | None, str | None]:
+    """Fewest paired seeds with power `POWER` at `ALPHA`, on test pairs as many as now.
 
-    Only the noise of seeds is in this: no number of seeds adds a test pair.
+    No number of seeds adds a test pair: the variance over pairs stays as it is.
 
     Args:
         effect: as for `power_of`.
-    """
-    from scipy.stats import norm
+        pairs: as for `power_of`.
 
-    if effect == 0 or not math.isfinite(effect):
-        return None
-    effect = min(abs(effect), 20.0)  # two seeds are enough already; far out, scipy's distribution is NaN
-    # With a known standard deviation fewer would do, so the search starts there.
-    least = ((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) / effect) ** 2
-    candidates = range(max(2, math.floor(min(least, MOST_SEEDS + 1))), MOST_SEEDS + 1)
-    return next((n for n in candidates if power_of(effect, n) >= POWER), None)
+    Returns:
+        The number, or None and why there is none; neither for an effect that is no number.
+    """
+    from scipy.special import ndtr, ndtri
+
+    if not math.isfinite(effect):
+        return None, None
+    found = bisect_left(
+        range(2, MOST_SEEDS + 1), True, key=lambda n: power_of(effect, n, pairs=pairs) >= POWER
+    )
+    needed = found + 2
+    if needed <= MOST_SEEDS:
+        return needed, None
+    with_all_seeds = abs(effect) / math.sqrt(pairs) if pairs > 0 else math.inf
+    if effect == 0:
+        ...
+    return None, None

@@ -7,7 +7,8 @@ Studies with known truth are drawn and given to the report's own functions. Run 
     y_si = mu + a_s + b_i + c_si,    all normal
 
 and a study's numbers are the means over pairs. Three variances are set, each as it appears in the mean of one run over
-all pairs: `seeds` (a), `pairs` (b) and `both` (c, their interaction).
+all pairs: `seeds` (a), `pairs` (b) and `both` (c, their interaction). What matters is the ratio of the two terms of the
+variance of a mean of n runs, (seeds / n) / pairs.
 """
 
 import sys
@@ -33,7 +34,8 @@ from cse_bench.results.statistics.resampling import (
 PAIRS = 200
 RESAMPLES = 400
 PERMUTATIONS = 199
-SEEDS = (3, 5, 10)
+SEEDS = (2, 3, 5, 10)
+RATIOS = (1 / 32, 1 / 4, 1, 4, 8, 32)  # of the seed term to the pair term
 
 
 def main() -> None:
@@ -53,11 +55,12 @@ def main() -> None:
 def print_coverage(random: np.random.Generator, *, studies: int) -> None:
     """Percent of studies whose interval holds what it is an interval of."""
     print("\nCoverage of 95 % intervals. Each of its own target, and of mu; for comparison the pigeonhole bootstrap")
-    print("  n  seeds pairs both | over seeds  over pairs  over both | of mu: over seeds  over pairs  pigeonhole")
-    for n, (seeds, pairs), both in product(SEEDS, ((4, 1), (1, 1), (1, 4)), (0, 1)):
-        hits = np.mean([covered(random, n=n, seeds=seeds, pairs=pairs, both=both) for _ in range(studies)], axis=0)
+    print("(pairs: 1)")
+    print("  n  ratio both | over seeds  over pairs  over both | of mu: over seeds  over pairs  pigeonhole")
+    for n, ratio, both in product(SEEDS, RATIOS, (0, 1)):
+        hits = np.mean([covered(random, n=n, seeds=n * ratio, pairs=1, both=both) for _ in range(studies)], axis=0)
         own, of_mu = hits[:3], hits[3:]
-        print(f" {n:2}  {seeds:5} {pairs:5} {both:4} | {_row(own)} | {' ' * 6} {_row(of_mu)}", flush=True)
+        print(f" {n:2}  {ratio:5.2f} {both:4} | {_row(own)} | {' ' * 6} {_row(of_mu)}", flush=True)
 
 
 def covered(random: np.random.Generator, *, n: int, seeds: float, pairs: float, both: float) -> list[bool]:
@@ -99,8 +102,10 @@ def print_tests(random: np.random.Generator, *, studies: int) -> None:
         "(variances of the difference of two runs; p_seeds is about these pairs alone: its null hypothesis holds where"
     )
     print(" pairs is 0; p_pairs is about these seeds alone: its null hypothesis holds where seeds is 0)")
-    print("  n  seeds pairs both | at 0:   p  p_seeds  p_pairs | at 3:   p  p_seeds  p_pairs")
-    for n, (seeds, pairs, both) in product(SEEDS, ((1, 1, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0))):
+    print("  n  seeds / n  pairs both | at 0:   p  p_seeds  p_pairs | at 3:   p  p_seeds  p_pairs")
+    mixtures = [*((ratio, 1, 0) for ratio in RATIOS), (1, 1, 1), (1, 0, 0), (0, 1, 0)]
+    for n, (ratio, pairs, both) in product(SEEDS, mixtures):
+        seeds = n * ratio
         error = ((seeds + both) / n + pairs) ** 0.5
         rates = []
         for difference in (0.0, 3 * error):
@@ -109,16 +114,29 @@ def print_tests(random: np.random.Generator, *, studies: int) -> None:
                 for _ in range(studies)
             ]
             rates.append(_row(np.mean(found, axis=0)))
-        print(f" {n:2}  {seeds:5} {pairs:5} {both:4} | {rates[0]} | {rates[1]}", flush=True)
-    print("\nSeeds needed for power 0.8 by the noncentral t, and power found with them")
-    for effect in (0.5, 1.0, 2.0):
-        needed = seeds_needed(effect) or 0
-        values = random.normal(loc=effect, size=(4 * studies, needed))
-        samples = [Sample(values=row, replicates=None, flipped=None, trained=True) for row in values]
-        power = np.mean([(Estimate.of(sample).p() or 0) < 0.05 for sample in samples])
+        print(f" {n:2}  {ratio:9.2f} {pairs:6} {both:4} | {rates[0]} | {rates[1]}", flush=True)
+    print("\nSeeds needed for power 0.8, and power found with them (pairs: their variance over that of seeds)")
+    for effect, pairs in product((0.5, 1.0, 2.0), (0.0, 0.02, 0.1, 1.0)):
+        needed, reason = seeds_needed(effect, pairs=pairs)
+        if needed is None:
+            print(f"  effect {effect}, pairs {pairs}: none ({reason})")
+            continue
+        power = simulated_power(random, effect=effect, n=needed, pairs=pairs, studies=4 * studies)
+        formula = power_of(effect, needed, pairs=pairs)
         print(
-            f"  effect {effect}: {needed} seeds, power {power:.2f} (formula {power_of(effect, needed):.2f})", flush=True
+            f"  effect {effect}, pairs {pairs}: {needed} seeds, power {power:.2f} (formula {formula:.2f})", flush=True
         )
+
+
+def simulated_power(random: np.random.Generator, *, effect: float, n: int, pairs: float, studies: int) -> float:
+    """Share of studies with p < 0.05; a difference has variance 1 over seeds, the mean of n has `pairs` over pairs."""
+    found = []
+    for _ in range(studies):
+        values = random.normal(loc=effect, size=n) + random.normal(scale=pairs**0.5)
+        noise = random.normal(scale=pairs**0.5, size=RESAMPLES)
+        sample = Sample(values=values, replicates=values[:, None] + noise, flipped=None, trained=True)
+        found.append((Estimate.of(sample).p() or 0) < 0.05)
+    return float(np.mean(found))
 
 
 def rejected(

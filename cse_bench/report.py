@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from cse_bench.results.statistics.analysis import Analysis
 
 # The first of these that a block has is its headline; all that it has are analysed.
-_HEADLINES = ("sts/test/avg", "transfer/test/avg", "wiki_sections/test/accuracy")
-_SCORES = ("sts/test_clean/", "sts/test/", "transfer/test/", "sts/dev/", "wiki_sections/", "lee/", "geometry/")
+_HEADLINES = ("sts/test/avg", "transfer/test/avg", "transfer_fast/test/avg", "wiki_sections/test/accuracy")
+_SCORES = (
+    "sts/test_clean/",
+    "sts/test/",
+    "transfer/test/",
+    "transfer_fast/test/",
+    "sts/dev/",
+    "wiki_sections/",
+    "lee/",
+    "geometry/",
+)
 _COUNTS = ("geometry/num_positives", "geometry/num_sentences")
 
 
@@ -44,57 +53,62 @@ def report(config: ReportConfig) -> Path:
     """
     from cse_bench.results.published import expectations
     from cse_bench.results.report.terminal import print_report
-    from cse_bench.results.report.write import write_report
+    from cse_bench.results.report.write import write_report, writing_to
 
     collection = collect([config.runs] if isinstance(config.runs, str) else config.runs)
     if not collection.blocks:
         reasons = "\n".join(f"  {directory}: {reason}" for directory, reason in collection.left_out)
         raise ConfigError(f"runs: none of the {len(collection.left_out)} runs found is finished\n{reasons}")
-    analyses = analyse_blocks(collection, config)
-    page = write_report(
-        collection,
-        analyses,
-        [expectations(block) for block in collection.blocks],
-        output=Path(config.output).expanduser(),
-        title=config.title or _title(collection),
-    )
-    print_report(collection, analyses, page)
+    asked = _asked(collection.blocks, config)
+    output = Path(config.output).expanduser()
+    with writing_to(output):  # told before the time is spent
+        analyses = analyse_blocks(collection.blocks, asked, config)
+    published = [expectations(block) for block in collection.blocks]
+    files = write_report(collection, analyses, published, output=output, title=config.title or _title(collection))
+    print_report(collection, analyses, files[0])
     target = config.wandb
     if target.project is not None:
         from cse_bench.results.tables import print_lines
         from cse_bench.results.wandb_report import log_report
 
         where = log_report(
-            page.parent,
+            output,
+            files,
             project=target.project,
             entity=target.entity,
             group=target.group or _study(collection),
             offline=target.offline,
         )
         print_lines([f"wandb: {where}"])
-    return page
+    return files[0]
 
 
-def analyse_blocks(collection: Collection, config: ReportConfig) -> "list[list[Analysis]]":
-    """For each block the analyses of all its scores, the headline first.
+def _asked(blocks: Sequence[Block], config: ReportConfig) -> list[tuple[str | None, list[str]]]:
+    """For each block the group to compare with, and its metrics, the headline first.
 
     Raises:
         ConfigError: no block has the metric or the group that was asked for.
     """
+    metrics = [scores_of(block, headline=config.metric) for block in blocks]
+    if config.metric and not any(config.metric in own for own in metrics):
+        known = sorted({metric for own in metrics for metric in own})
+        raise ConfigError(
+            f"metric: no run has '{config.metric}'{nearest(config.metric, known)} (they have: {', '.join(known)})"
+        )
+    return list(zip(_references(blocks, config.against), metrics, strict=True))
+
+
+def analyse_blocks(
+    blocks: Sequence[Block], asked: Sequence[tuple[str | None, Sequence[str]]], config: ReportConfig
+) -> "list[list[Analysis]]":
+    """The analyses of each block, one per metric that is asked of it."""
     from cse_bench.results.statistics.analyse import analyse
     from cse_bench.results.statistics.pair_scores import PairScores
     from cse_bench.training.bars import progress_bar
 
-    references = _references(collection.blocks, config.against)
-    wanted = [scores_of(block, headline=config.metric) for block in collection.blocks]
-    if config.metric and not any(config.metric in metrics for metrics in wanted):
-        known = sorted({metric for metrics in wanted for metric in metrics})
-        raise ConfigError(
-            f"metric: no run has '{config.metric}'{nearest(config.metric, known)} (they have: {', '.join(known)})"
-        )
     analyses = []
-    with progress_bar("analysing", unit=" metrics", total=sum(map(len, wanted))) as bar:
-        for block, reference, metrics in zip(collection.blocks, references, wanted, strict=True):
+    with progress_bar("analysing", unit=" metrics", total=sum(len(metrics) for _, metrics in asked)) as bar:
+        for block, (against, metrics) in zip(blocks, asked, strict=True):
             # One per block: its metrics share the resampled test pairs.
             pairs = PairScores(block, resamples=config.resamples, permutations=config.resamples - 1, seed=config.seed)
             of_block = []
@@ -103,7 +117,7 @@ def analyse_blocks(collection: Collection, config: ReportConfig) -> "list[list[A
                     analyse(
                         block,
                         metric=metric,
-                        against=reference,
+                        against=against,
                         resamples=config.resamples,
                         seed=config.seed,
                         pairs=pairs,

@@ -40,6 +40,8 @@ class Transfer:
     * `transfer/dev/<task>`: accuracy in percent on what chose the L2 strength.
     * `transfer/l2/<task>`: chosen strength; over outer folds the geometric mean, and each as an array.
     * `pairs/transfer/test/<task>/correct`: 1 where a test example, in the order of the files, is classified correctly.
+    * `pairs/transfer/test/<task>/weight`: of each example, mean 1, so that 100 * mean(correct * weight) is the accuracy
+      (the mean over folds, which differ in size).
     """
 
     version = 1
@@ -81,6 +83,7 @@ class Transfer:
             yield f"{self.name}/l2/{task}", float(10.0 ** np.mean(np.log10(outcome.l2)))
             yield f"{self.name}/l2/{task}", np.array(outcome.l2)
             yield f"pairs/{path}/correct", (outcome.predicted == labels).astype(np.float64)
+            yield f"pairs/{path}/weight", outcome.weight
         yield f"{self.name}/test/avg", float(np.mean(accuracies))
 
     def sources(self) -> dict[str, str]:
@@ -104,7 +107,10 @@ class Transfer:
             ),
             f"{self.name}/dev": "accuracy in percent on the folds or the dev split that chose L2; no result",
             f"{self.name}/l2": "chosen L2 strength (weight decay of the mean cross-entropy); geometric mean over folds",
-            f"pairs/{self.name}/test": "1: the test example is classified correctly, 0: not; in the order of the files",
+            f"pairs/{self.name}/test": (
+                "correct: 1 where the test example is classified correctly, else 0; weight: of the example, so that "
+                "100 * mean(correct * weight) is the accuracy; in the order of the files"
+            ),
         }
 
     @cached_property
@@ -125,9 +131,9 @@ class Transfer:
             outcome = nested_cross_validation(
                 _features(examples, encode)[order], examples.labels[order], folds=self._folds
             )
-            predicted = np.empty_like(outcome.predicted)
-            predicted[order] = outcome.predicted
-            return replace(outcome, predicted=predicted), examples.labels
+            predicted, weight = np.empty_like(outcome.predicted), np.empty_like(outcome.weight)
+            predicted[order], weight[order] = outcome.predicted, outcome.weight
+            return replace(outcome, predicted=predicted, weight=weight), examples.labels
         if task == "sst2":
             train, dev, test = self._content.sst2
             outcome = selection_on_dev(

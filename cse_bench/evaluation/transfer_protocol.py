@@ -51,6 +51,7 @@ MAX_ITERATIONS = {"newton-cholesky": 100, "lbfgs": 10_000}
 
 Features = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +62,8 @@ class Outcome:
         accuracy: Percent; over folds, the mean of the folds' accuracies.
         selection_accuracy: Percent on the examples that chose the L2 strength; over outer folds, their mean.
         predicted: `(m,)` classes, `(n,)` for nested cross-validation, where each example is tested once.
+        weight: As `predicted`, mean 1: `accuracy` is 100 times the mean of weight over examples, those classified
+            wrongly counted as 0. Not all 1 where folds differ in size, as each of them counts alike.
         l2: Chosen strengths, one per outer fold, otherwise one.
         fits: Classifiers trained.
         unconverged: Those of them that were not at the minimum when the iterations ended.
@@ -69,6 +72,7 @@ class Outcome:
     accuracy: float
     selection_accuracy: float
     predicted: Labels
+    weight: Weights
     l2: list[float]
     fits: int
     unconverged: int
@@ -135,11 +139,12 @@ def nested_cross_validation(features: Features, labels: Labels, *, folds: int) -
         folds: Of both loops.
     """
     fits = Fits()
-    predicted = np.empty_like(labels)
+    predicted, weight = np.empty_like(labels), np.empty(len(labels))
     accuracies, selection_accuracies, l2 = [], [], []
     for train, test in _folds(labels, folds):
         chosen, selection_accuracy = _select_by_folds(fits, features[train], labels[train], folds=folds)
         (predicted[test],) = fits.predict(features[train], labels[train], features[test], l2=[chosen])
+        weight[test] = len(labels) / (folds * len(test))
         accuracies.append(_accuracy(predicted[test], labels[test]))
         selection_accuracies.append(selection_accuracy)
         l2.append(chosen)
@@ -147,6 +152,7 @@ def nested_cross_validation(features: Features, labels: Labels, *, folds: int) -
         accuracy=float(np.mean(accuracies)),
         selection_accuracy=float(np.mean(selection_accuracies)),
         predicted=predicted,
+        weight=weight,
         l2=l2,
         fits=fits.total,
         unconverged=fits.unconverged,
@@ -172,6 +178,7 @@ def cross_validation_on_train(
         accuracy=_accuracy(predicted, test_labels),
         selection_accuracy=selection_accuracy,
         predicted=predicted,
+        weight=np.ones(len(predicted)),
         l2=[chosen],
         fits=fits.total,
         unconverged=fits.unconverged,
@@ -201,6 +208,7 @@ def selection_on_dev(
         accuracy=_accuracy(predicted, test_labels),
         selection_accuracy=selection_accuracy,
         predicted=predicted,
+        weight=np.ones(len(predicted)),
         l2=[L2_GRID[index]],
         fits=fits.total,
         unconverged=fits.unconverged,

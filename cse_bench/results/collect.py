@@ -22,6 +22,10 @@ from cse_bench.results.labels import labels
 from cse_bench.results.run_directory import read_results
 
 _RESULTS = "results.json"
+_NEEDED = (
+    *("identity", "group", "seed", "steps", "backbone", "finished", "metrics", "method.name", "method.status"),
+    *("precision.evaluation", "data.corpus", "data.evaluation", "evaluation.task_versions"),
+)
 
 Facts = tuple[tuple[str, str], ...]
 """What the runs of a block have in common, by name."""
@@ -140,7 +144,8 @@ def collect(patterns: Sequence[str]) -> Collection:
     """
     collection = Collection()
     finished: dict[str, Run] = {}
-    for directory in dict.fromkeys(path for pattern in patterns for path in _directories(pattern)):
+    seen: set[str] = set()
+    for directory in (path for pattern in patterns for path in _directories(pattern, seen)):
         results = read_results(directory)
         if reason := _unusable(results):
             collection.left_out.append((directory, reason))
@@ -155,15 +160,21 @@ def collect(patterns: Sequence[str]) -> Collection:
     return collection
 
 
-def _directories(pattern: str) -> Iterator[Path]:
-    """The run directories that a pattern leads to."""
+def _directories(pattern: str, seen: set[str]) -> Iterator[Path]:
+    """The run directories that a pattern leads to, through links too, less those that others led to."""
     found = False
+    walked: set[str] = set()
     for text in sorted(glob.glob(os.path.expanduser(pattern))):  # noqa: PTH207, PTH111 (an absolute pattern, too)
-        for folder, folders, files in os.walk(text):
+        for folder, folders, files in os.walk(text, followlinks=True):
+            real = os.path.realpath(folder)
+            if _RESULTS in files or real in walked:
+                folders.clear()  # nothing below a run is another run; a link may lead back up
+            walked.add(real)
             if _RESULTS in files:
-                folders.clear()  # nothing below a run is another run
                 found = True
-                yield Path(folder)
+                if real not in seen:
+                    seen.add(real)
+                    yield Path(folder)
             folders.sort()
     if not found:
         raise ConfigError(f"runs: no run at '{pattern}' (a run directory holds {_RESULTS}); give folders or globs")
@@ -177,8 +188,18 @@ def _unusable(results: Mapping[str, Any]) -> str | None:
         return f"failed: {results.get('error', 'no reason given')}"
     if results["status"] != "complete":
         return f"unfinished ({results['status']}): the same command goes on with it"
-    missing = [key for key in ("identity", "group", "method", "metrics", "evaluation", "data") if key not in results]
-    return f"damaged: without {', '.join(missing)}" if missing else None
+    missing = [path for path in _NEEDED if not _has(results, path.split("."))]
+    if missing:
+        return f"damaged: without {', '.join(missing)}"
+    if not isinstance(results["seed"], int):
+        return f"damaged: its seed is {results['seed']!r}"
+    return None
+
+
+def _has(results: Any, path: Sequence[str]) -> bool:
+    if not path:
+        return True
+    return isinstance(results, Mapping) and path[0] in results and _has(results[path[0]], path[1:])
 
 
 def _agreement(run: Run, older: Run) -> str:
@@ -196,25 +217,20 @@ def _agreement(run: Run, older: Run) -> str:
 
 def _blocks(runs: Sequence[Run]) -> list[Block]:
     # Seeds of one config are one group only if they were also evaluated alike, which no config tells.
-    by_group: dict[tuple[str, Facts], list[Run]] = {}
+    members: dict[tuple[str, Facts], list[Run]] = {}
     for run in runs:
-        by_group.setdefault((str(run.results["group"]), _facts(run)), []).append(run)
-    trained: dict[Facts, list[Group]] = {}
-    untrained: dict[Facts, list[Group]] = {}
-    for (key, facts), members in by_group.items():
-        group = Group(key, sorted(members, key=lambda run: -1 if run.seed is None else run.seed), label="")
-        kind = trained if group.is_trained else untrained
-        kind.setdefault(facts, []).append(group)
-    blocks = []
-    placed: set[Facts] = set()
-    for facts, groups in trained.items():
-        # An untrained backbone stands beside all that was trained from it and is evaluated alike; what was fitted to a
-        # text without training, beside what was trained on that text.
-        fitting = [own for own in untrained if set(own) <= set(facts)]
-        placed.update(fitting)
-        beside = [group for own in fitting for group in untrained[own]]
-        blocks.append(_block(facts, beside + groups))
-    return blocks + [_block(own, groups) for own, groups in untrained.items() if own not in placed]
+        members.setdefault((str(run.results["group"]), facts_of(run)), []).append(run)
+    groups: dict[Facts, list[Group]] = {}
+    for (key, facts), own in members.items():
+        group = Group(key, sorted(own, key=lambda run: -1 if run.seed is None else run.seed), label="")
+        groups.setdefault(facts, []).append(group)
+    # An untrained backbone has fewer facts: it stands beside everything that was made of it and evaluated alike, and
+    # what was fitted to a text without training stands beside what was trained on that text.
+    return [
+        _block(facts, [group for own in groups if set(own) <= set(facts) for group in groups[own]])
+        for facts in groups
+        if not any(set(facts) < set(other) for other in groups)
+    ]
 
 
 def _block(facts: Facts, groups: Sequence[Group]) -> Block:
@@ -223,8 +239,8 @@ def _block(facts: Facts, groups: Sequence[Group]) -> Block:
     return Block(dict(facts), [replace(group, label=name) for group, name in zip(groups, names, strict=True)])
 
 
-def _facts(run: Run) -> Facts:
-    """What runs must share to be compared. Of an untrained one only what it has."""
+def facts_of(run: Run) -> Facts:
+    """What a run must share with others to be compared. Of an untrained one only what it has."""
     results = run.results
     evaluation = results["data"]["evaluation"]
     facts = {

@@ -49,6 +49,8 @@ def test_tables_sentences_and_files(runs: Path, tmp_path: Path, monkeypatch: pyt
         *((method, str(seed)) for method in ("esimcse", "simcse") for seed in range(3)),
     ]
     assert {row["commit"] for row in rows} == {"0123456789"}
+    assert {row["training_text"] for row in rows[1:]} == {"wiki (ab, 5 sentences)"}
+    assert rows[1]["directory"] == "run-000"
     (score,) = collect([f"{runs}/run-000"]).blocks[0].groups[0].values("sts/test/avg").values()
     assert float(rows[1]["sts/test/avg"]) == score
     assert list((tmp_path / "page" / "figures").glob("*.png"))

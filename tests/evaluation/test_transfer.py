@@ -76,6 +76,7 @@ def test_everything_is_yielded_and_follows_from_the_correct_examples(whole: Whol
         assert len(correct) == (90 if task == "trec" else 30)
         assert set(correct.tolist()) <= {0.0, 1.0}
         assert accuracy == pytest.approx(100 * correct.mean(), abs=1e-9)  # all folds are of one size here
+        assert result.arrays[f"pairs/transfer_fast/test/{task}/weight"] == pytest.approx(np.ones(len(correct)))
         chosen = result.arrays[f"transfer_fast/l2/{task}"]
         assert len(chosen) == (5 if task in BINARY else 1)
         assert set(chosen.tolist()) <= set(L2_GRID)
@@ -132,6 +133,15 @@ def test_order_of_the_file_decides_nothing_but_ties(
     path = "pairs/transfer_fast/test/cr/correct"
     pos, neg = shuffles.values()
     assert after.arrays[path].tolist() == whole.result.arrays[path][[*pos, *(PER_CLASS + neg)]].tolist()
+
+
+def test_weights_give_the_accuracy_where_folds_differ_in_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TASKS", ("cr",))
+    result = evaluate(write(tmp_path, contents(per_class=12), monkeypatch))
+    correct, weight = (result.arrays[f"pairs/transfer_fast/test/cr/{name}"] for name in ("correct", "weight"))
+    assert weight.mean() == pytest.approx(1)
+    assert result.metrics["transfer_fast/test/cr"] == pytest.approx(100 * (correct * weight).mean(), abs=1e-9)
+    assert weight == pytest.approx(np.where(weight < 1, 24 / 25, 24 / 20))  # folds of 5 and 4
 
 
 def test_senteval_order_sorts_by_words_then_class_then_place() -> None:

@@ -166,6 +166,19 @@ def test_selection_on_dev_equals_slow_loops_and_trains_on_train_alone() -> None:
     assert outcome.accuracy == pytest.approx(100 * np.mean(outcome.predicted == test_labels))
 
 
+def test_weights_follow_from_the_sizes_of_the_folds() -> None:
+    features, labels = examples(33, noise=4.0)
+    outcome = nested_cross_validation(features, labels, folds=5)
+    expected = np.empty(33)
+    for _, test in StratifiedKFold(5, shuffle=True, random_state=1111).split(features, labels):
+        expected[test] = 33 / 5 / len(test)
+    assert outcome.weight == pytest.approx(expected)
+    assert outcome.weight.mean() == pytest.approx(1)
+    correct = outcome.predicted == labels
+    assert outcome.accuracy == pytest.approx(100 * (correct * outcome.weight).mean(), abs=1e-9)
+    assert abs(outcome.accuracy - 100 * correct.mean()) > 0.1
+
+
 def test_separable_classes_are_separated() -> None:
     features, labels = examples(120, noise=0.01)
     assert nested_cross_validation(features, labels, folds=3).accuracy == 100

@@ -104,8 +104,14 @@ def test_what_was_fitted_to_a_text_stands_beside_what_was_trained_on_it(tmp_path
     write(tmp_path, results(), results("whitened", **fitted), other, results("untrained"))
     assert shape(collect([str(tmp_path)]).blocks) == [
         [("untrained", [None]), ("whitened", [None]), ("simcse", [0])],
-        [("whitened", [None])],
+        [("untrained", [None]), ("whitened", [None])],
     ]
+
+
+def test_what_was_fitted_stands_beside_the_backbone_where_nothing_was_trained(tmp_path: Path) -> None:
+    fitted = {"steps": 0, "precision": {"training": None, "evaluation": "32-true"}}
+    write(tmp_path, results("whitened", **fitted), results("untrained"))
+    assert shape(collect([str(tmp_path)]).blocks) == [[("untrained", [None]), ("whitened", [None])]]
 
 
 def test_an_untrained_backbone_stands_beside_every_training_text(tmp_path: Path) -> None:
@@ -172,6 +178,30 @@ def test_globs_folders_and_runs_lead_to_each_run_once(tmp_path: Path) -> None:
     found = collect(patterns)
     assert shape(found.blocks) == [[("simcse", [0, 1])]]
     assert found.left_out == []
+
+
+def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    write(tmp_path / "there", results(), results(seed=1))
+    (tmp_path / "linked").mkdir()
+    for number in (0, 1):
+        (tmp_path / "linked" / f"run-{number}").symlink_to(tmp_path / "there" / f"run-{number}")
+    (tmp_path / "linked" / "up").symlink_to(tmp_path)
+    for patterns in ([str(tmp_path / "linked")], [str(tmp_path)], [str(tmp_path / "linked"), str(tmp_path / "there")]):
+        found = collect(patterns)
+        assert shape(found.blocks) == [[("simcse", [0, 1])]]
+        assert found.left_out == []
+
+
+@pytest.mark.parametrize("key", ["steps", "seed", "backbone", "precision", "finished", "method"])
+def test_a_run_without_what_is_read_is_damaged(tmp_path: Path, key: str) -> None:
+    damaged = results(seed=1)
+    del damaged[key]
+    write(tmp_path, results(), damaged, results(seed=2) | {"seed": "two"})
+    found = collect([str(tmp_path)])
+    assert shape(found.blocks) == [[("simcse", [0])]]
+    (_, first), (_, second) = found.left_out
+    assert first.startswith(f"damaged: without {key}")
+    assert second == "damaged: its seed is 'two'"
 
 
 def test_nothing_there_is_an_error(tmp_path: Path) -> None:

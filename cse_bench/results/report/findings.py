@@ -7,6 +7,7 @@ from cse_bench.results.report.scores import widest
 from cse_bench.results.report.tables import shown_p
 from cse_bench.results.report.vocabulary import Metric, is_main, metric
 from cse_bench.results.statistics.analysis import Analysis, Comparison, RankStability
+from cse_bench.results.statistics.power import PAIRS_LEAVE_IT_OPEN
 
 
 class Evidence(str):
@@ -17,6 +18,9 @@ class Evidence(str):
 
 Part = str | Group
 """A finding is words and groups in turn, so that every group is shown with its status."""
+
+_UNTESTED = {"too few seeds": "too few seeds for a test", "no test": "no test is possible"}
+"""Verdicts that are none, and why."""
 
 
 def findings(analyses: Sequence[Analysis]) -> list[list[Part]]:
@@ -46,13 +50,15 @@ def _against_reference(analysis: Analysis) -> list[list[Part]]:
     for one in sorted(decided, key=lambda one: (one.verdict, -abs(one.difference))):
         amount = f" by {shown.shown(abs(one.difference))}{' points' if shown.points else ''}"
         sentences.append([one.first, f" is {one.verdict} than ", one.second, f"{amount}.", _evidence(one, shown)])
-    for verdict, words in (("not told apart", " not told apart from "), ("too few seeds", " not compared with ")):
+    undecided = {"not told apart": "not told apart from", **dict.fromkeys(_UNTESTED, "not compared with")}
+    for verdict, words in undecided.items():
         open_ones = [one for one in analysis.comparisons if one.verdict == verdict]
         if open_ones:
-            groups = _listed([one.first for one in open_ones])
+            groups = [one.first for one in open_ones]
             verb = " are" if len(open_ones) > 1 else " is"
-            why = ": too few seeds for a test" if verdict == "too few seeds" else ""
-            sentences.append([*groups, f"{verb}{words}", open_ones[0].second, f"{why}.", *_needed(open_ones)])
+            why = f": {_UNTESTED[verdict]}" if verdict in _UNTESTED else ""
+            needed = _needed(open_ones, groups)
+            sentences.append([*_listed(groups), f"{verb} {words} ", open_ones[0].second, f"{why}.", *needed])
     return sentences
 
 
@@ -71,13 +77,34 @@ def _evidence(one: Comparison, shown: Metric) -> Evidence:
     return Evidence(f"{text[:1].upper()}{text[1:]}." if text else "")
 
 
-def _needed(comparisons: Sequence[Comparison]) -> list[Part]:
-    known = [one.seeds_needed for one in comparisons if one.seeds_needed is not None]
-    if not known:
-        return []
-    if len(known) == 1:
-        return [f" About {known[0]:,} seeds would tell a difference of this size."]
-    return [f" Differences of these sizes would need about {min(known):,} to {max(known):,} seeds."]
+def _needed(comparisons: Sequence[Comparison], groups: Sequence[Group]) -> list[Part]:
+    """How many seeds would tell, where that is more than there are, and where no number would.
+
+    Args:
+        comparisons: not told apart.
+        groups: one of each comparison, to name it by.
+    """
+    known = [one.seeds_needed for one in comparisons if one.seeds_needed and one.seeds_needed > _seeds_at_hand(one)]
+    sentences: list[Part] = []
+    if len(comparisons) == 1 and known:
+        sentences.append(f" About {known[0]:,} seeds would tell a difference of this size.")
+    elif known:
+        span = f"{min(known):,} to {max(known):,}" if len(set(known)) > 1 else f"{known[0]:,}"
+        sentences.append(f" Differences of these sizes would need about {span} seeds.")
+    blocked = [
+        group for one, group in zip(comparisons, groups, strict=True) if one.seeds_needed_reason == PAIRS_LEAVE_IT_OPEN
+    ]
+    if blocked:
+        which: list[Part] = [" More"] if len(blocked) == len(groups) else [" For ", *_listed(blocked), ", more"]
+        sentences += [*which, f" seeds alone would not: {PAIRS_LEAVE_IT_OPEN}."]
+    return sentences
+
+
+def _seeds_at_hand(one: Comparison) -> int:
+    """Runs of the group that has fewer, or pairs of them; a baseline has no seed to be short of."""
+    if one.paired_seeds > 1:
+        return one.paired_seeds
+    return min(len(group.runs) for group in (one.first, one.second) if group.runs[0].seed is not None)
 
 
 def _about_the_best(analysis: Analysis) -> list[list[Part]]:
@@ -90,17 +117,18 @@ def _about_the_best(analysis: Analysis) -> list[list[Part]]:
     close = [one for one in analysis.all_pairs if best.key in (one.first.key, one.second.key)]
     behind = [one for one in close if _verdict_of(one, best) == "better"]
     tied = [one for one in close if one.verdict == "not told apart"]
-    untested = [one for one in close if one.verdict == "too few seeds"]
+    untested = [one for one in close if one.verdict in _UNTESTED]
     start: list[Part] = [best, f" has the best mean ({shown.shown(ranked[0].mean)})"]
     if not tied and not untested and len(behind) == len(ranked) - 1 > 0:
         return [[*start, " and is better than every other group, all pairs of groups considered."]]
     sentences: list[list[Part]] = []
     if tied:
-        others = _listed([_other(one, best) for one in tied])
-        sentences.append([*start, ", but is not told apart from ", *others, ".", *_needed(tied)])
-    if untested:
-        others = _listed([_other(one, best) for one in untested])
-        sentences.append([*(start if not tied else [best]), "; too few seeds to test it against ", *others, "."])
+        others = [_other(one, best) for one in tied]
+        sentences.append([*start, ", but is not told apart from ", *_listed(others), ".", *_needed(tied, others)])
+    for verdict, why in _UNTESTED.items():
+        if others := [_other(one, best) for one in untested if one.verdict == verdict]:
+            beginning = [best] if sentences else [*start, ", but"]
+            sentences.append([*beginning, " is not compared with ", *_listed(others), f": {why}."])
     return sentences
 
 
@@ -137,7 +165,7 @@ def _same_verdicts(first: Analysis, others: Sequence[Analysis]) -> list[list[Par
         title = metric(other.metric).title
         alike += [title] if both and not changed else []
         for one in changed:
-            words: str = "too few seeds for a test" if one.verdict == "too few seeds" else one.verdict
+            words: str = _UNTESTED.get(one.verdict, one.verdict)
             before = known[one.first.key]
             sentences.append([f"By {title}, ", one.first, " against ", one.second, f": {words}, not {before}."])
     if alike and first.reference is not None:

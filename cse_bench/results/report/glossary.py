@@ -139,12 +139,15 @@ TERMS: dict[str, Term] = {
     ),
     "over_both": Term(
         "95 % over both",
-        "Interval of the score if other seeds and other test pairs had been drawn. The one to quote.",
+        "Interval of the score if other seeds and other test pairs had been drawn; never narrower than over seeds "
+        "alone. The one to quote.",
     ),
     "p_best": Term(
         "P(best)",
         "How often this group came out first when seeds and test pairs were drawn again many times. It is "
-        "about this set of groups: adding one changes it for all.",
+        "about this set of groups: adding one changes it for all. It is no test: drawn from few seeds it is too sure, "
+        "and it uses all seeds of a group where a comparison uses those that both have, so 0.99 can stand beside "
+        "'not told apart'.",
     ),
     "forest": Term(
         "Scores at a glance",
@@ -189,13 +192,17 @@ TERMS: dict[str, Term] = {
     ),
     "seeds_needed": Term(
         "Seeds needed",
-        "Paired seeds in all that would tell a difference of this size from none four times out of five "
-        "(power 0.8, at 0.05).",
+        "Paired seeds in all with which the test of p would tell a difference of this size from none four times out "
+        "of five (power 0.8, at 0.05, before correction), on as many test pairs as here. Empty where no number of "
+        "seeds would: the test pairs alone leave such a difference open.",
+        "power of the test with variance sd\N{SUPERSCRIPT TWO} / n + v; v: over test pairs",
     ),
     "verdict": Term(
         "Verdict",
         "better or worse: the corrected p is below 0.05. not told apart: it is not; the groups may still "
-        "differ. too few seeds: no test can be made.",
+        "differ. too few seeds: a single run does not say how much its seed matters. no test: there is nothing to "
+        "make a test of; all runs give the same difference, or no seed is involved and the metric has no per-pair "
+        "scores, or resampled test pairs have no score.",
     ),
     "all_pairs": Term(
         "Every two groups",

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from cse_bench.results.published import Expectation
 
 TONES = {"better": "good", "worse": "bad", "not told apart": "even", "too few seeds": "unknown"}
+TONES |= {"no test": "unknown"}
 SYMBOLS = {"better": "\N{BLACK UP-POINTING TRIANGLE}", "worse": "\N{BLACK DOWN-POINTING TRIANGLE}"}
-SYMBOLS |= {"not told apart": "\N{ALMOST EQUAL TO}", "too few seeds": "?"}
+SYMBOLS |= {"not told apart": "\N{ALMOST EQUAL TO}", "too few seeds": "?", "no test": "\N{EMPTY SET}"}
 
 # Scores that stand beside the one that ranks, where the runs have them.
 _BESIDE = ("sts/test/avg", "sts/test_clean/avg", "transfer/test/avg")

@@ -1,6 +1,8 @@
 """The report as files: the page, its tables, its figures."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ def write_report(
     *,
     output: Path,
     title: str,
-) -> Path:
+) -> list[Path]:
     """Writes `report.html`, `results.csv`, `tables/*.{md,tex,csv}` and `figures/*.{svg,png}`.
 
     Args:
@@ -35,7 +37,7 @@ def write_report(
         title: of the page.
 
     Returns:
-        The page.
+        All files, the page first.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -62,17 +64,32 @@ def write_report(
         for index, block in enumerate(blocks)
     ]
     page = render(collection, views, own_looks, title=title)
-    path = output / "report.html"
+    files = [output / "report.html", output / "results.csv"]
+    figures = output / "figures"
+    with writing_to(output):
+        files[0].write_text(page, encoding="utf-8")
+        write_every_run(collection, files[1])
+        for table in by_name([table for view in views for table in view.tables()]).values():
+            files += write_table(table, output / "tables")
+        figures.mkdir(exist_ok=True)
+        for drawing in [drawing for view in views for drawing in view.drawings()]:
+            files += [figures / f"{drawing.name}.svg", figures / f"{drawing.name}.png"]
+            files[-2].write_text(drawing.svg(), encoding="utf-8")
+            files[-1].write_bytes(drawing.png())
+    return files
+
+
+@contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Makes the folder, tries whether it can be written, and tells of every failure alike.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-        for table in by_name([table for view in views for table in view.tables()]).values():
-            write_table(table, output / "tables")
-        write_every_run(collection, output / "results.csv")
-        (output / "figures").mkdir(exist_ok=True)
-        for drawing in [drawing for view in views for drawing in view.drawings()]:
-            (output / "figures" / f"{drawing.name}.svg").write_text(drawing.svg(), encoding="utf-8")
-            (output / "figures" / f"{drawing.name}.png").write_bytes(drawing.png())
+        with tempfile.TemporaryFile(dir=output):
+            pass
+        yield
     except OSError as error:
         raise ConfigError(f"output: cannot write {output} ({error}); choose a writable folder with space") from error
-    return path

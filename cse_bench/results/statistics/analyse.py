@@ -11,7 +11,7 @@ from cse_bench.errors import ConfigError
 from cse_bench.results.collect import Block, Group
 from cse_bench.results.statistics.analysis import Analysis, Comparison, Score
 from cse_bench.results.statistics.compare import Scored, compare, corrected
-from cse_bench.results.statistics.directions import lower_is_better, sign
+from cse_bench.results.statistics.directions import is_score, lower_is_better, sign
 from cse_bench.results.statistics.estimate import Estimate, Sample, seed_bootstrap
 from cse_bench.results.statistics.pair_scores import PairScores, Resampled
 from cse_bench.results.statistics.parts import Composition, composition
@@ -43,7 +43,7 @@ def analyse(
             resamples and permutations and its seed then hold for the test pairs.
 
     Raises:
-        ConfigError: no run has the metric, or `against` names no group or several.
+        ConfigError: no run has the metric, it is no score (see `is_score`), or `against` names no group or several.
         ValueError: `pairs` are those of another block.
     """
     if pairs is not None and pairs.block is not block:
@@ -52,6 +52,8 @@ def analyse(
     if not scored_groups:
         known = sorted({name for group in block.groups for run in group.runs for name in run.metrics})
         raise ConfigError(f"metric: no run has '{metric}'{nearest(metric, known)} (they have: {', '.join(known)})")
+    if not is_score(metric):
+        raise ConfigError(f"metric: '{metric}' is no score (neither more nor less of it is better); give one that is")
     chosen = find_group(block, against) if against is not None else None
     composed = composition(metric)
     pairs = pairs or PairScores(block, resamples=resamples, permutations=permutations, seed=seed)

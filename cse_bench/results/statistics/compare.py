@@ -16,11 +16,12 @@ Three p-values, of three null hypotheses:
   difference, and a permutation is a vector of random signs. One matrix product serves all comparisons, where
   scipy.stats.permutation_test takes 6 s for each.
 
-Measured by `python -m benchmarks.coverage 1000` (standard error 0.7), rejections at 0.05 of two methods that do not
-differ, with 3, 5 and 10 seeds: `p` 3.2 to 6.9 % (6.9: three seeds, seeds and pairs equally noisy), `p_seeds` of ten
-seeds 4.5 % where pairs do not matter, `p_pairs` 3.7 to 6.2 % where seeds do not. Methods that are equal over all test
-pairs still differ on these: where pairs and seeds are equally noisy, `p_seeds` of ten seeds rejects 51 % of them, so
-it must not be read as the answer for other test pairs; nor `p_pairs` as the one for other seeds.
+Measured by `python -m benchmarks.coverage 500` (standard error 1.0), rejections at 0.05 of two methods that do not
+differ, with 2, 3, 5 and 10 seeds and a seed term of 0, 1/32 to 32 times the pair term, and without pairs: `p` 1.8 to
+6.2 %, `p_seeds` of ten seeds 4.0 % where pairs do not matter, `p_pairs` 5.2 to 6.0 % where seeds do not. Methods that
+are equal over all test pairs still differ on these: where the terms of pairs and seeds are equal, `p_seeds` of ten
+seeds rejects 13 % of them, and 70 % where that of pairs is 32 times larger, so it must not be read as the answer for
+other test pairs; nor `p_pairs` as the one for other seeds.
 """
 
 import math
@@ -70,9 +71,7 @@ def compare(first: Scored, second: Scored, *, what: str, seed: int) -> Compariso
     needed: int | None = None
     reason: str | None = None
     if p is not None and deviation is not None:
-        needed, reason = seeds_needed(
-            estimate.value / deviation, pairs=(estimate.pair_variance or 0.0) / deviation**2
-        )
+        needed, reason = seeds_needed(estimate.value / deviation, pairs=(estimate.pair_variance or 0.0) / deviation**2)
     return Comparison(
         first=first.group,
         second=second.group,

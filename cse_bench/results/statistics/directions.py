@@ -1,4 +1,4 @@
-"""Which way is better: for most metrics up, for the few named here down."""
+"""Which way is better: for most metrics up, for the few named here down, for some neither."""
 
 from fnmatch import fnmatchcase
 
@@ -10,6 +10,17 @@ _LOWER_IS_BETTER = {
     "geometry/effective_rank": False,
     "geometry/*": True,  # alignment, uniformity, the ratios, mean cosine and the largest variance share
 }
+
+_NO_SCORE = ("transfer*/l2/*", "geometry/num_*", "mining/*")
+
+
+def is_score(metric: str) -> bool:
+    """Whether more, or less, of it is better at all; not so for counts and settings.
+
+    Args:
+        metric: its path.
+    """
+    return not any(fnmatchcase(metric, pattern) for pattern in _NO_SCORE)
 
 
 def lower_is_better(metric: str) -> bool:

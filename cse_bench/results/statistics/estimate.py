@@ -13,10 +13,11 @@ V counts C once too often (it is in both terms), so the interval is a little wid
 resamples both sides (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)), but whose seed part is
 (n - 1) / n of s^2 / n, with normal tails: too narrow for few seeds.
 
-Measured by `python -m benchmarks.coverage 1000` (standard error 0.7): with 3, 5 and 10 seeds, seed
-variance 4, 1 and 1/4 of the pair variance, with and without C, the 95 % interval over both covers 93.7 to 96.8 %
-(pigeonhole: 89.1 to 96.5 %); over seeds and over pairs, of their own targets, 93.5 to 96.0 % and 92.8 to 96.6 %. Of the
-mean over all seeds and pairs, an interval over seeds covers 28 to 92 %, one over pairs 79 to 95 %: hence both.
+Measured by `python -m benchmarks.coverage 500` (standard error 1.0): with 2, 3, 5 and 10 seeds, a seed term s^2 / n of
+1/32, 1/4, 1, 4, 8 and 32 times the pair term v, with and without C, the 95 % interval over both covers 92.6 to 98.8 %
+(the most with two seeds; pigeonhole: 62.2 to 97.4 %); over seeds and over pairs, of their own targets, 92.8 to 96.8 %
+and 91.8 to 96.2 %. Of the mean over all seeds and pairs, an interval over seeds covers 30 to 96 %, one over pairs 23 to
+96 %: hence both.
 """
 
 import math
@@ -218,8 +219,9 @@ def seed_bootstrap(sample: Sample, *, resamples: int, seed: int) -> Interval | N
 
     By percentiles: BCa estimates a bias and an acceleration from the same few values, has none where all are equal, and
     covers no better. With n seeds the percentiles are too narrow by sqrt((n - 1) / n) and without Student's tails.
-    Coverage of 95 % intervals with 3, 5 and 10 normal seeds (`python -m benchmarks.coverage 1000`): Student 96.0, 95.0,
-    94.6; percentiles 75.7, 85.0, 90.3; BCa 74.5, 84.9, 89.8. Read Student's interval first.
+    Coverage of 95 % intervals with 2, 3, 5 and 10 normal seeds (`python -m benchmarks.coverage 500`, standard error 1):
+    Student 95.4, 95.8, 95.4, 92.2 (in theory 95); percentiles 50.2, 73.8, 82.2, 86.4; BCa 50.2, 72.6, 81.6, 87.4. Read
+    Student's interval first.
 
     Args:
         sample: the runs.

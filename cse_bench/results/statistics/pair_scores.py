@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class PairScores:
 
     def _resample(self, part: Part) -> _PartScores:
         runs = self._runs
-        rows: dict[int, tuple[Floats, Floats | None]] = {}
+        rows: dict[int, _Row] = {}
         problems: dict[int, str] = {}
         for number, run in enumerate(runs):
             try:
@@ -119,7 +120,7 @@ class PairScores:
             except _UnreadableError as error:
                 problems[number] = f"{run.directory.name}: {error}"
         # The pairs that most runs were scored on: one damaged file must not displace the others.
-        prints = {number: _fingerprint(values, gold) for number, (values, gold) in rows.items()}
+        prints = {number: _fingerprint(row) for number, row in rows.items()}
         if prints:
             usual = Counter(prints.values()).most_common(1)[0][0]
             for number in [number for number, own in prints.items() if own != usual]:
@@ -135,15 +136,15 @@ class PairScores:
             self._fill(scores, part, rows)
         return scores
 
-    def _fill(self, scores: _PartScores, part: Part, rows: Mapping[int, tuple[Floats, Floats | None]]) -> None:
+    def _fill(self, scores: _PartScores, part: Part, rows: Mapping[int, "_Row"]) -> None:
         present = list(rows)
-        values = np.stack([rows[number][0] for number in present])
-        gold = rows[present[0]][1]
+        values = np.stack([rows[number].values for number in present])
+        gold, factor = rows[present[0]].gold, rows[present[0]].factor
         resampling, flipping = (
             np.random.default_rng([self.seed, zlib.crc32(part.name.encode()), purpose]) for purpose in (0, 1)
         )
         if gold is None:
-            values = part.scale * values
+            values = part.scale * values * (1.0 if factor is None else factor)
             contributions = values / values.shape[1]
             scores.replicates[present] = resampled_mean(values, resamples=self.resamples, random=resampling)
         else:
@@ -151,6 +152,14 @@ class PairScores:
             scores.replicates[present] = resampled_spearman(values, gold, resamples=self.resamples, random=resampling)
         scores.observed[present] = contributions.sum(axis=1)
         scores.flipped[present] = sign_flips(contributions, permutations=self.permutations, random=flipping)
+
+
+class _Row(NamedTuple):
+    """One part of one run, `(n,)` each: values of its own, grades and factors that all runs share."""
+
+    values: Floats
+    gold: Floats | None
+    factor: Floats | None
 
 
 class _UnreadableError(Exception):
@@ -163,16 +172,19 @@ def _scored(group: Group, metric: str) -> list[Run]:
     return [by_seed[seed] for seed in group.values(metric)]
 
 
-def _read(run: Run, part: Part) -> tuple[Floats, Floats | None]:
-    """Values and grades of a part, `(n,)` each."""
+def _read(run: Run, part: Part) -> _Row:
+    """A part of one run."""
     path = run.directory / "pair_scores.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            missing = [name for name in (part.values, part.gold, part.keep) if name and name not in arrays]
+            missing = [name for name in (part.values, part.gold, part.factor, part.keep) if name and name not in arrays]
             if missing:
                 raise _UnreadableError(f"{path.name} is without {', '.join(missing)}")
             values = np.asarray(arrays[part.values], dtype=np.float64)
-            gold = None if part.gold is None else np.asarray(arrays[part.gold], dtype=np.float64)
+            gold, factor = (
+                None if name is None else np.asarray(arrays[name], dtype=np.float64)
+                for name in (part.gold, part.factor)
+            )
             keep = slice(None) if part.keep is None else arrays[part.keep] > 0
     except FileNotFoundError:
         raise _UnreadableError(f"no {path.name}") from None
@@ -180,16 +192,19 @@ def _read(run: Run, part: Part) -> tuple[Floats, Floats | None]:
         raise _UnreadableError(f"{path.name} cannot be read ({error})") from None
     try:
         rows = slice(*part.rows) if part.rows else slice(None)
-        values, gold = values[keep][rows], None if gold is None else gold[keep][rows]
+        values = values[keep][rows]
+        gold, factor = (None if of is None else of[keep][rows] for of in (gold, factor))
     except IndexError as error:
         raise _UnreadableError(f"{path.name} is damaged at {part.name} ({error})") from None
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise _UnreadableError(f"{path.name} is damaged at {part.name}: expected at least two finite numbers")
-    if gold is not None and (gold.shape != values.shape or not np.isfinite(gold).all()):
-        raise _UnreadableError(f"{path.name} is damaged at {part.name}: grades and cosines do not fit")
-    return values, gold
+    for of, what in ((gold, "grades and cosines"), (factor, "values and weights")):
+        if of is not None and (of.shape != values.shape or not np.isfinite(of).all()):
+            raise _UnreadableError(f"{path.name} is damaged at {part.name}: {what} do not fit")
+    return _Row(values, gold, factor)
 
 
-def _fingerprint(values: Floats, gold: Floats | None) -> tuple[int, bytes]:
+def _fingerprint(row: _Row) -> tuple[int, bytes, bytes]:
     """Equal for two runs that were scored on the same pairs, as far as can be seen."""
-    return len(values), b"" if gold is None else gold.tobytes()
+    gold, factor = (b"" if of is None else of.tobytes() for of in (row.gold, row.factor))
+    return len(row.values), gold, factor

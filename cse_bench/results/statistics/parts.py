@@ -19,6 +19,7 @@ class Part:
         name: unique; parts of one name are the same in every metric and get the same resamples.
         values: path of the cosines, or of the values whose mean is taken.
         gold: path of the grades that cosines are correlated with; None: the mean of the values.
+        factor: path of what the values are multiplied by, the same for all runs; None: 1.
         keep: path of a mask of the pairs that count; None: all.
         rows: first pair and the one after the last; None: all.
         scale: factor of the values of a mean.
@@ -28,6 +29,7 @@ class Part:
     name: str
     values: str
     gold: str | None = None
+    factor: str | None = None
     keep: str | None = None
     rows: tuple[int, int] | None = None
     scale: float = 1.0
@@ -118,4 +120,4 @@ def _subsets(setting: str, task: str) -> list[Part]:
 
 def _transfer(protocol: str, task: str, *, weight: float = 1.0) -> Part:
     path = f"{protocol}/test/{task}"
-    return Part(name=path, values=f"pairs/{path}/correct", scale=100.0, weight=weight)
+    return Part(name=path, values=f"pairs/{path}/correct", factor=f"pairs/{path}/weight", scale=100.0, weight=weight)

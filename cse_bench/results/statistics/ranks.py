@@ -1,5 +1,6 @@
 """Who is best, how surely, and whether the seeds agree about the order."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +13,13 @@ from cse_bench.results.statistics.resampling import Floats
 def probability_best(groups: Sequence[Scored], *, sign: float, resamples: int, seed: int) -> list[float]:
     """Share of bootstrap replicates in which each group is best; they sum to 1.
 
-    In replicate b, test pairs are resample b, the same for all groups, and the seeds are drawn anew: n - 1 of n with
-    replacement, so that their mean varies by s^2 / n as it does between studies (n of n: by (n - 1) / n of that;
-    Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", section 8.5). Groups with the same seeds draw
-    the same ones. Groups that tie for best share the replicate.
+    In replicate b, test pairs are resample b, the same for all groups, and every seed gets a weight, the same in all
+    groups that have it: exponential, and scaled to sum 1 within a group (Rubin 1981, "The Bayesian bootstrap", Annals
+    of Statistics 9(1)). A mean of n seeds then varies by (n - 1) / (n (n + 1)) s^2; between studies it does by s^2 / n,
+    so deviations from the mean are stretched by sqrt((n + 1) / (n - 1)). Groups that tie for best share the replicate.
+
+    No test: it knows no tails but those of a few seeds, and takes all seeds of a group where a comparison takes those
+    that both have. 0.99 can stand beside a comparison that is not told apart.
 
     Args:
         groups: at least one; trained ones with at least two runs. Either all with replicates or none, which leaves the
@@ -25,19 +29,21 @@ def probability_best(groups: Sequence[Scored], *, sign: float, resamples: int, s
         seed: of the draws.
     """
     random = np.random.default_rng(seed)
-    drawn: dict[tuple[int | None, ...], Floats] = {}
+    drawn: dict[int | None, Floats] = {}
     means = []
     for scored in groups:
         replicates = scored.sample.replicates
         if replicates is None:
             replicates = np.repeat(scored.sample.values[:, None], resamples, axis=1)
         n, count = replicates.shape
-        seeds = tuple(scored.seeds)
-        if seeds not in drawn:
-            size = max(n - 1, 1)
-            drawn[seeds] = random.multinomial(size, np.full(n, 1 / n), size=count).T / size
+        for number in scored.seeds:
+            if number not in drawn:
+                drawn[number] = random.standard_exponential(size=(count,))
+        weights = np.stack([drawn[number] for number in scored.seeds])
+        stretch = math.sqrt((n + 1) / max(n - 1, 1))
+        weights = 1 / n + stretch * (weights / weights.sum(axis=0) - 1 / n)
         # By deviations from the first run, so that groups of equal values tie whatever is drawn.
-        means.append(replicates[0] + (drawn[seeds] * (replicates - replicates[0])).sum(axis=0))
+        means.append(replicates[0] + (weights * (replicates - replicates[0])).sum(axis=0))
     scores = sign * np.stack(means)
     best = scores == scores.max(axis=0)
     return [float(share) for share in (best / best.sum(axis=0)).mean(axis=1)]

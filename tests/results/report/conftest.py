@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         paths = ["sts/test/avg", "sts/test_clean/avg", "wiki_sections/test/accuracy", "lee/spearman", "sts/test/stsb"]
         chosen = [path for path in paths if path in known]
         analyses.append([analyse(block, metric=path, resamples=200, permutations=99) for path in chosen])
-    page = write_report(collection, analyses, [], output=folder / "out", title="A & B <study>")
+    page, *_ = write_report(collection, analyses, [], output=folder / "out", title="A & B <study>")
     return Written(page, collection, analyses)
 
 

@@ -170,8 +170,8 @@ def test_colours_are_seen_on_light_and_dark(colour: str, page: str) -> None:
 
 def test_the_same_runs_give_the_same_figures(written: Written, tmp_path: Path) -> None:
     block, analyses = written.collection.blocks[-1], written.analyses[-1]
-    page = write_report(Collection([block]), [analyses], [], output=tmp_path, title="once more")
-    again = write_report(Collection([block]), [analyses], [], output=tmp_path / "again", title="once more")
+    page, *_ = write_report(Collection([block]), [analyses], [], output=tmp_path, title="once more")
+    again, *_ = write_report(Collection([block]), [analyses], [], output=tmp_path / "again", title="once more")
     figures = sorted((page.parent / "figures").iterdir())
     assert figures
     for path in figures:
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(written: Written, tmp_path:
 
 
 def test_a_block_without_an_analysis_still_has_its_runs(written: Written, tmp_path: Path) -> None:
-    page = write_report(Collection([written.collection.blocks[-1]]), [[]], [], output=tmp_path, title="t")
+    page, *_ = write_report(Collection([written.collection.blocks[-1]]), [[]], [], output=tmp_path, title="t")
     assert "What each group was trained with" in page.read_text()
 
 

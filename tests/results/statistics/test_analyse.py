@@ -114,6 +114,21 @@ def test_lower_is_better_in_geometry_and_cost(tmp_path: Path) -> None:
     assert any("cover seeds alone" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("metric", ["transfer/l2/mr", "transfer_fast/l2/trec", "geometry/num_sentences"])
+def test_what_is_no_score_is_not_analysed(tmp_path: Path, metric: str) -> None:
+    write_run(tmp_path, "simcse", 0, of={}, told={metric: 1.0})
+    with pytest.raises(ConfigError, match=f"'{metric}' is no score"):
+        analysed(tmp_path, metric)
+
+
+def test_groups_without_seeds_or_pairs_are_not_tested(tmp_path: Path) -> None:
+    write_run(tmp_path, "untrained", None, of={}, told={"geometry/uniformity": -1.0})
+    whitened = write_run(tmp_path, "whitening", None, of={}, told={"geometry/uniformity": -2.0})
+    assert whitened.is_dir()
+    (comparison,) = analysed(tmp_path, "geometry/uniformity").all_pairs
+    assert (abs(comparison.difference), comparison.p, comparison.verdict) == (1, None, "no test")
+
+
 @pytest.mark.parametrize(
     ("metric", "lower"),
     [

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp, ttest_rel
+from scipy.stats import norm, ttest_1samp, ttest_rel
 
 from cse_bench.results.statistics.analysis import Comparison
 from cse_bench.results.statistics.compare import compare, corrected, sign_flip_p
-from cse_bench.results.statistics.power import hedges_correction, seeds_needed
+from cse_bench.results.statistics.power import PAIRS_LEAVE_IT_OPEN, hedges_correction, seeds_needed
 from cse_bench.results.statistics.resampling import sign_flips
 from tests.results.statistics.blocks import sample, scored
 
@@ -56,7 +56,7 @@ def test_pairing_is_over_common_seeds() -> None:
     assert found.p_seeds == pytest.approx(2 / 8)
     d_z = hedges_correction(2) * np.mean(differences) / np.std(differences, ddof=1)
     assert found.effect_size == pytest.approx(d_z)
-    assert found.seeds_needed == seeds_needed(d_z)
+    assert (found.seeds_needed, found.seeds_needed_reason) == seeds_needed(d_z)
 
 
 def test_without_per_pair_scores_p_is_of_seeds_alone() -> None:
@@ -109,7 +109,52 @@ def test_what_never_varies_does_not_differ_by_rounding(value: float) -> None:
     many, few = scored("a", sample([value] * 10), range(10)), scored("b", sample([value] * 3), range(10, 13))
     found = compare(many, few, what="", seed=0)
     assert (found.difference, found.p, found.p_seeds) == (0, 1.0, None)
-    assert compare(many, scored("c", sample([value + 1] * 3), range(3)), what="", seed=0).p == 0
+
+
+def test_a_few_equal_differences_prove_nothing() -> None:
+    first, second = scored("a", sample([50.1, 51.1, 3.1])), scored("b", sample([50.0, 51.0, 3.0]))
+    (judged,) = corrected([compare(first, second, what="", seed=0)], sign=1)
+    assert judged.difference == pytest.approx(0.1)
+    assert (judged.p, judged.p_adjusted, judged.verdict, judged.seeds_needed) == (None, None, "no test", None)
+
+
+def test_equal_differences_are_tested_over_the_pairs() -> None:
+    noise = RANDOM.normal(size=(2, 400))
+    first, second = (
+        scored(name, sample([value, value + 1], replicates=np.array([[value], [value + 1]]) + row))
+        for name, value, row in zip("ab", (55.0, 50.0), noise, strict=True)
+    )
+    (judged,) = corrected([compare(first, second, what="pairs", seed=0)], sign=1)
+    assert judged.p == pytest.approx(2 * norm.sf(5 / np.std(noise[0] - noise[1], ddof=1)), rel=0.2)
+    assert judged.verdict == "better"
+
+
+def test_without_seeds_or_with_an_undefined_resample_there_is_no_test() -> None:
+    alone = [scored(name, sample([value], trained=False), [None]) for name, value in (("u", 50.0), ("w", 55.0))]
+    undefined = [
+        scored(name, sample([value, value + 1, value - 2], replicates=[[value, np.nan]] * 3))
+        for name, value in (("a", 50.0), ("b", 55.0))
+    ]
+    for first, second in (alone, undefined):
+        (judged,) = corrected([compare(first, second, what="pairs", seed=0)], sign=1)
+        assert (judged.difference, judged.p, judged.verdict) == (-5, None, "no test")
+        assert (judged.seeds_needed, judged.seeds_needed_reason) == (None, None)
+
+
+def test_more_seeds_do_not_make_more_pairs() -> None:
+    values, noise = 60 + RANDOM.normal(size=10), RANDOM.normal(size=(2, 400))
+    second = scored("b", sample(values, replicates=values[:, None] + noise[0]))
+    differences = RANDOM.normal(scale=0.3, size=10)
+    found = {}
+    for size in (0.5, 3.0, 6.0):
+        more = values + size + differences - differences.mean()
+        first = scored("a", sample(more, replicates=more[:, None] + noise[1]))
+        found[size] = compare(first, second, what="pairs", seed=0)
+    assert found[0.5].seeds_needed is None
+    assert found[0.5].seeds_needed_reason == PAIRS_LEAVE_IT_OPEN
+    assert found[6.0].seeds_needed == 2
+    assert found[6.0].seeds_needed_reason is None
+    assert compare(scored("a", sample(values + 0.5 + differences)), second, what="", seed=0).seeds_needed_reason is None
 
 
 def with_p(p: float | None, difference: float = 1.0) -> Comparison:

@@ -67,6 +67,18 @@ def test_both_is_one_source_where_the_other_is_silent() -> None:
     assert ends(Estimate.of(still).over_pairs("pairs")) == pytest.approx((low, high), abs=0.1)
 
 
+@pytest.mark.parametrize("n", [2, 3, 6])
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.3, 1.0, 10.0])
+def test_both_is_never_surer_than_seeds_alone(n: int, noise: float) -> None:
+    values, pairs = FIRST[:n], noise * RANDOM.normal(size=500)
+    both, seeds = Estimate.of(sample(values, replicates=values[:, None] + pairs)), Estimate.of(sample(values))
+    (low, high), (seeds_low, seeds_high) = ends(both.over_both("pairs")), ends(seeds.over_seeds())
+    assert low <= seeds_low
+    assert seeds_high <= high
+    at_the_end = Estimate.of(sample(values - low, replicates=(values - low)[:, None] + pairs))
+    assert at_the_end.p() == pytest.approx(0.05)  # interval and p-value are of one test
+
+
 def test_differences_over_pairs_use_the_same_resamples() -> None:
     noise = RANDOM.normal(size=400)
     first, second = (sample([value] * 3, replicates=value + np.tile(noise, (3, 1))) for value in (61.0, 60.0))
@@ -81,7 +93,10 @@ def test_equal_values_have_intervals_without_width() -> None:
     assert ends(Estimate.of(same).over_seeds()) == pytest.approx((value, value))
     assert ends(seed_bootstrap(same, resamples=50, seed=0)) == pytest.approx((value, value))
     assert Estimate.of(same.minus(same)).p() == 1.0
-    assert Estimate.of(same).p() == 0.0
+    assert Estimate.of(same).p() is None  # a difference, but nothing to hold it against
+    rounded = sample([50.1, 51.1, 3.1]).minus(sample([50.0, 51.0, 3.0]))
+    assert np.ptp(rounded.values) > 0
+    assert rounded.variance == 0
 
 
 def test_seed_bootstrap_lies_within_the_values_and_is_repeatable() -> None:

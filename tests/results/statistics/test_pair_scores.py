@@ -1,5 +1,6 @@
 """Metrics from per-pair scores: the same numbers as the evaluation's, and what does not fit is left out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from cse_bench.evaluation.spearman import spearman_mean, spearman_wmean
 from cse_bench.evaluation.sts_tables import SUBSETS, TEST_PAIRS
-from cse_bench.evaluation.transfer import TASKS
+from cse_bench.evaluation.task import run_tasks
+from cse_bench.evaluation.transfer import TASKS, Transfer
 from cse_bench.results.statistics.pair_scores import PairScores
 from cse_bench.results.statistics.parts import composition
+from tests.evaluation import transfer_folder
 from tests.results.statistics.blocks import PAIRS, arrays, metrics, only_block, write_run, write_study
 
 METRICS = [f"sts/{setting}/{task}" for setting in ("test", "test_clean") for task in ("sts12", "sickr", "avg")]
@@ -132,6 +135,7 @@ def test_means_per_item(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for seed in (0, 1):
         of = {f"pairs/transfer/test/{task}/correct": random.integers(0, 2, size=PAIRS) for task in TASKS}
+        of |= {f"pairs/transfer/test/{task}/weight": np.ones(PAIRS) for task in TASKS}
         told = {
             f"transfer/test/{task}": 100 * float(of[f"pairs/transfer/test/{task}/correct"].mean()) for task in TASKS
         }
@@ -145,6 +149,38 @@ def test_means_per_item(tmp_path: Path) -> None:
         assert left_out == {}
         assert found["simcse"].replicates[0].std() == pytest.approx(50 / pairs**0.5, rel=0.15)
     assert scores.of("wiki_sections/test/accuracy")[1] == {}
+
+
+def test_folds_of_different_sizes_give_the_reported_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = transfer_folder.write(tmp_path / "data", transfer_folder.contents(per_class=12), monkeypatch)
+    task = Transfer(data=str(data), cache="unused", folds=5)  # 24 examples in 5 folds
+    result = run_tasks([task], lambda sentences: word_counts(sentences)[:, :4])
+    pooled = 100 * result.arrays["pairs/transfer_fast/test/mr/correct"].mean()
+    assert abs(pooled - result.metrics["transfer_fast/test/mr"]) > 1e-3  # else nothing is tested here
+    write_run(tmp_path / "runs", "simcse", 0, of=result.arrays, told=result.metrics)
+    scores = PairScores(only_block(tmp_path / "runs"), resamples=400)
+    for task_name in (*TASKS, "avg"):
+        metric = f"transfer_fast/test/{task_name}"
+        found, left_out = scores.of(metric)
+        assert left_out == {}
+        assert found["simcse"].replicates.mean() == pytest.approx(result.metrics[metric], abs=2)
+
+
+def test_other_weights_are_other_examples(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        weight = np.linspace(0.9, 1.1, PAIRS)[:: -1 if seed == 2 else 1]
+        correct = np.random.default_rng(seed).integers(0, 2, size=PAIRS)
+        of = {"pairs/transfer/test/cr/correct": correct, "pairs/transfer/test/cr/weight": weight}
+        write_run(tmp_path, "simcse", seed, of=of, told={"transfer/test/cr": 100 * float((correct * weight).mean())})
+    found, left_out = PairScores(only_block(tmp_path)).of("transfer/test/cr")
+    assert found == {}
+    assert "simcse-2: scored on other pairs" in left_out["simcse"]
+
+
+def word_counts(sentences: Sequence[str]) -> np.ndarray:
+    words = transfer_folder.WORDS
+    counts = [[1 + sentence.split().count(word) for word in words] for sentence in sentences]
+    return np.array(counts, dtype=np.float32)
 
 
 def test_parts_weigh_one() -> None:

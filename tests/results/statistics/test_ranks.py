@@ -38,6 +38,17 @@ def test_common_seeds_and_pairs_are_drawn_together() -> None:
     assert 0.3 < probability_best(other, sign=1, resamples=1, seed=0)[0] < 0.7
 
 
+def test_seeds_that_only_one_group_has_leave_the_others_paired() -> None:
+    luck = 5 * np.random.default_rng(1).normal(size=10)
+    luck[9] = luck[:9].mean()
+    first, second = scored("a", sample(62 + luck[:9]), range(9)), scored("b", sample(60 + luck), range(10))
+    paired = probability_best([first, second], sign=1, resamples=20_000, seed=0)[0]
+    unpaired = probability_best([first, scored("b", second.sample, range(20, 30))], sign=1, resamples=20_000, seed=0)[0]
+    assert paired > 0.97
+    error = (first.sample.variance / 9 + second.sample.variance / 10) ** 0.5
+    assert unpaired == pytest.approx(norm.cdf(2 / error), abs=0.04)
+
+
 def test_equal_groups_share() -> None:
     same = sample([60.0, 61.0, 62.0])
     groups = [scored(name, same) for name in "abc"]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from cse_bench.__main__ import command_line, past_hydra
 from cse_bench.config.location import conf_directory
 from cse_bench.config.schema import DashboardConfig
+from cse_bench.errors import ConfigError
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="dashboard")
@@ -24,23 +25,32 @@ def dashboard(config: DashboardConfig) -> None:
     """Builds the workspace; saves it and prints its URL, or prints its specification.
 
     Raises:
-        ConfigError: wandb-workspaces is not installed, wandb does not take the workspace, or `output` cannot be
-            written.
+        ConfigError: a value cannot be (see `problems`), wandb-workspaces is not installed, wandb does not take the
+            workspace, or `output` cannot be written.
     """
-    from cse_bench.results.run_directory import write_json
+    from cse_bench.config.messages import refuse
     from cse_bench.results.tables import print_lines
-    from cse_bench.results.wandb_workspace import build_workspace, save_workspace, specification
+    from cse_bench.results.wandb_workspace import build_workspace, problems, save_workspace, specification
 
-    described = specification(build_workspace(config))
+    refuse(problems(config))
+    described = json.dumps(specification(build_workspace(config)), indent=2)
     if config.output:
-        path = Path(config.output).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, described)
-        print_lines([f"specification: {path}"])
+        print_lines([f"specification: {_write(config.output, described)}"])
     if not config.dry_run:
         print_lines([f"workspace: {save_workspace(config)}"])
     elif not config.output:
-        print(json.dumps(described, indent=2))
+        print(described)
+
+
+def _write(output: str, described: str) -> Path:
+    path = Path(output)
+    try:
+        path = path.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{described}\n", encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user that is not known
+        raise ConfigError(f"output: cannot write {path} ({error}); choose a file in a writable folder") from error
+    return path
 
 
 def main() -> None:

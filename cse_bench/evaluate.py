@@ -82,11 +82,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _write(path: Path, results: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    from cse_bench.results.run_directory import write_json
+    from cse_bench.results.run_directory import replacing, write_json
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, results)
-    np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
+    write_json(path, results, key="output")
+    with replacing(path.with_suffix(".npz"), key="output") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def main() -> None:

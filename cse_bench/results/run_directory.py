@@ -132,7 +132,7 @@ class RunDirectory:
             ConfigError: it cannot be written.
         """
         if arrays:
-            with _replacing(self.path / "pair_scores.npz") as temporary, temporary.open("wb") as file:
+            with replacing(self.path / "pair_scores.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # arrays, not its options
 
     def clear(self) -> None:
@@ -145,32 +145,42 @@ def method_name(config: RunConfig) -> str:
     return config.method.target.split(".")[-2]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], *, key: str = "paths.output_dir") -> None:
     """Replaces a JSON file atomically; NaN and infinities become null, which JSON has.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        content: to be written.
+        key: the config key that says where, for the message.
 
     Raises:
         ConfigError: it cannot be written; what was there before stays.
     """
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
-    with _replacing(path) as temporary:
+    with replacing(path, key=key) as temporary:
         temporary.write_text(text)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the place of `path` once it is whole."""
+def replacing(path: Path, *, key: str = "paths.output_dir") -> Iterator[Path]:
+    """A file to write to that takes the place of `path` once it is whole.
+
+    Raises:
+        ConfigError: it cannot be written; names the config key.
+    """
     temporary = path.with_name(f".{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, key=key) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"paths.output_dir: cannot write {path} ({error}); choose a writable folder with space")
+def _cannot_write(path: Path, error: OSError, *, key: str = "paths.output_dir") -> ConfigError:
+    return ConfigError(f"{key}: cannot write {path} ({error}); choose a writable folder with space")
 
 
 def read_results(directory: Path) -> dict[str, Any]:

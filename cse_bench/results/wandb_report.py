@@ -1,9 +1,8 @@
 """A written report in Weights & Biases: its tables and figures, and all of its files as one versioned artifact."""
 
 import csv
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,12 @@ from cse_bench.results.wandb_names import no_telemetry
 if TYPE_CHECKING:
     import wandb
 
-PAGE = "report.html"
 JOB_TYPE = "report"
 
 
-def log_report(directory: Path, *, project: str, entity: str | None, group: str | None, offline: bool) -> str:
+def log_report(
+    directory: Path, files: Sequence[Path], *, project: str, entity: str | None, group: str | None, offline: bool
+) -> str:
     """Logs a report that was written before, in a wandb run of its own.
 
     The run has job type `report` and the group of the runs that are reported. It shows every `.csv` as a table and
@@ -25,11 +25,14 @@ def log_report(directory: Path, *, project: str, entity: str | None, group: str 
     `report-<group>` of type `report`; wandb makes a new version of it when a file has changed, and none when all are
     the same.
 
-    The API key comes from `wandb login` or WANDB_API_KEY. Nothing in the report's directory is changed; wandb adds its
-    own folder `wandb`, which is not part of the artifact.
+    Only the given files are logged: the user chose the folder, and it may hold anything else. wandb adds its own
+    folder `wandb` to it.
+
+    The API key comes from `wandb login` or WANDB_API_KEY.
 
     Args:
-        directory: with `report.html` and the files beside it.
+        directory: of the report; names in the artifact are relative to it.
+        files: of the report, the page first; all below `directory`.
         project: of wandb.
         entity: of wandb; None: the default one.
         group: of wandb, the study; None: none.
@@ -39,13 +42,18 @@ def log_report(directory: Path, *, project: str, entity: str | None, group: str 
         Where it is now: the URL of the run, or its directory when it was written offline.
 
     Raises:
-        ConfigError: there is no report, or wandb does not take it; the report itself stays as it is.
+        ConfigError: a file is missing, or wandb does not take the report; the report itself stays as it is.
+        ValueError: no files, or one that is not below `directory`.
     """
     import wandb
 
-    if not (directory / PAGE).is_file():
+    if not files:
+        raise ValueError("no files; give those of the report, the page first")
+    named = {path.relative_to(directory): path for path in files}
+    if missing := [str(path) for path in files if not path.is_file()]:
         raise ConfigError(
-            f"no report in {directory}: {PAGE} is missing; `python -m cse_bench.report runs=...` writes one"
+            f"the report in {directory} is not complete, wandb gets none of it: {missing[0]} is missing; "
+            "`python -m cse_bench.report runs=...` writes it"
         )
     if offline:
         no_telemetry()
@@ -60,25 +68,26 @@ def log_report(directory: Path, *, project: str, entity: str | None, group: str 
             dir=directory,
             # Not `online`: WANDB_MODE decides where the config does not.
             mode="offline" if offline else None,
+            # wandb would add these by itself: changes of a git repository around us, the script, what is printed.
+            settings=wandb.Settings(disable_git=True, save_code=False, console="off"),
         ) as run:
-            _log(run, directory, name)
+            _log(run, named, name)
             where = str(Path(run.dir).parent) if run.offline else str(run.url)
     except (wandb.errors.Error, OSError) as error:
         raise ConfigError(
-            f"wandb does not take the report ({first_line(error)}). The report itself is complete: {directory / PAGE}. "
+            f"wandb does not take the report ({first_line(error)}). The report itself is complete: {files[0]}. "
             "Log in with `wandb login` (or WANDB_API_KEY) and check the network, or set wandb.offline=true and upload "
             f"later with `wandb sync {directory / 'wandb'}/offline-run-*`"
         ) from error
     return where
 
 
-def _log(run: "wandb.Run", directory: Path, name: str) -> None:
+def _log(run: "wandb.Run", named: Mapping[Path, Path], name: str) -> None:
     import wandb
 
     artifact = wandb.Artifact(name, type=JOB_TYPE)
     media: dict[str, Any] = {}
-    for path in _files(directory):
-        inside = path.relative_to(directory)
+    for inside, path in named.items():
         artifact.add_file(str(path), name=inside.as_posix())
         if path.suffix == ".csv":
             # Twice: a table that was logged belongs to the run, and an artifact takes none that does.
@@ -89,13 +98,6 @@ def _log(run: "wandb.Run", directory: Path, name: str) -> None:
     if media:
         run.log(media)
     run.log_artifact(artifact)
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    """The report's files in a fixed order, without what wandb keeps there."""
-    for folder, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if name != "wandb" and not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _table(path: Path) -> "wandb.Table":

@@ -5,9 +5,12 @@ run). Runs are grouped by study, then method, then by what differs in nothing bu
 mean of such repetitions and their standard deviation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
+from urllib.parse import parse_qs, unquote, urlsplit
 
+from cse_bench.config.messages import Problem
 from cse_bench.config.schema import DashboardConfig
 from cse_bench.errors import ConfigError, first_line
 from cse_bench.results.wandb_names import FINAL, STEP
@@ -44,6 +47,46 @@ COSTS = (
     "cost/inference_flops",
 )
 _RUNS_SHOWN = 100  # lines and bars in a panel; wandb's own limit is 10
+_NOT_IN_NAMES = "/\\#?%:"  # of a project, says wandb's `Settings`; all of them mean something in a URL
+
+
+def problems(config: DashboardConfig) -> Iterator[Problem]:
+    """What wandb would refuse or misread; found without the network, so that a dry run finds it too."""
+    for key in ("entity", "project"):
+        name = getattr(config, key)
+        if not name.strip() or set(name) & set(_NOT_IN_NAMES):
+            what = "your user or team name" if key == "entity" else "a project"
+            yield Problem(key, f"must be {what} in wandb, without any of {' '.join(_NOT_IN_NAMES)}; got '{name}'")
+    if not config.name.strip() or any(category(character).startswith("S") for character in config.name):
+        yield Problem("name", f"must be text, without symbols like + = $ or emojis (wandb's rule); got '{config.name}'")
+    if len(set(config.scores)) < len(config.scores):
+        yield Problem("scores", f"must be different ones of {', '.join(FINAL_SCORES)}; got {', '.join(config.scores)}")
+    if config.study is not None and not config.study.strip():
+        yield Problem("study", "must be the name of a study, or null for all runs of the project; got ''")
+    if config.output is not None and not config.output.strip():
+        yield Problem("output", "must be a file, or null for none; got ''")
+    if config.url is not None and not _is_saved_workspace(config.url, of=(config.entity, config.project)):
+        yield Problem(
+            "url",
+            "must be that of a saved workspace of this project, as this command printed it "
+            f"(https://wandb.ai/{config.entity}/{config.project}?nw=ID; a user's own one, nw=nwuser..., cannot be "
+            f"replaced), or null for a new one; got '{config.url}'",
+        )
+
+
+def _is_saved_workspace(url: str, *, of: tuple[str, str]) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    views = parse_qs(parts.query).get("nw", [])
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.netloc)
+        and tuple(unquote(name) for name in parts.path.split("/")[1:]) == of
+        and len(views) == 1
+        and not views[0].startswith("nwuser")
+    )
 
 
 def build_workspace(config: DashboardConfig) -> "Workspace":

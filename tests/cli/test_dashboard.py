@@ -47,10 +47,22 @@ def test_or_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["entity=me", "scores=[stss]"], "scores.0: must be 'sts', 'transfer' or 'sample', got 'stss'"),
         (["entity=me", "scores=[]"], "scores"),
         (["entity=me", "projekt=x"], "did you mean 'project'"),
+        (["entity="], "entity: must be your user or team name in wandb"),
+        (["entity=me/cse"], "entity: must be your user or team name in wandb"),
+        (["entity=me", "project="], "project: must be a project in wandb"),
+        (["entity=me", "name="], "name: must be text"),
+        (["entity=me", "study="], "study: must be the name of a study, or null"),
+        (["entity=me", "scores=[sts,sts]"], "scores: must be different ones of sts, transfer, sample; got sts, sts"),
+        (["entity=me", "url="], "url: must be that of a saved workspace"),
+        (["entity=me", "url=abc"], "(https://wandb.ai/me/cse_bench?nw=ID;"),
+        (["entity=", "url=abc"], "2 problems in the config"),
+        (["entity=me", "output="], "output: must be a file, or null"),
+        (["entity=me", "output=/proc/x/y.json"], "output: cannot write /proc/x/y.json"),
+        (["entity=me", "output=/tmp"], "output: cannot write /tmp ("),
     ],
 )
 def test_wrong_invocations_are_one_message(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = dashboard(monkeypatch, *arguments)
+    done = dashboard(monkeypatch, *arguments, "dry_run=true")
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err

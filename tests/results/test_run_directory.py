@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cse_bench.errors import ConfigError
-from cse_bench.results.run_directory import RunDirectory, read_results, write_json
+from cse_bench.results.run_directory import RunDirectory, read_results, write_json, write_json
 from tests.tiny import config_in
 
 
@@ -105,7 +105,7 @@ def test_pair_scores_round_trip(directory: RunDirectory) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from cse_bench.results.run_directory import RunDirectory
+from cse_bench.results.run_directory import RunDirectory, write_json
 with RunDirectory(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()
@@ -176,3 +176,13 @@ def test_results_of_a_folder_without_any(tmp_path: Path) -> None:
     assert read_results(tmp_path / "missing") == {}
     write_json(tmp_path / "results.json", {"a": 1})
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": 1}
+
+
+def test_a_file_that_cannot_be_written_names_the_key(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "folder" / "x.json", {"a": 1}, key="output")
+    assert (tmp_path / "new" / "folder" / "x.json").is_file()
+    with pytest.raises(ConfigError, match=r"^output: cannot write .*x\.json"):
+        write_json(tmp_path / "new" / "folder" / "x.json" / "x.json", {}, key="output")
+    with pytest.raises(ConfigError, match=r"^output: cannot write .*folder"):
+        write_json(tmp_path / "new" / "folder", {}, key="output")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]

@@ -1,10 +1,11 @@
-"""A report in wandb, offline: tables, figures, one artifact with all files; and what is said when it is not taken."""
+"""A report in wandb, offline: tables, figures, one artifact with its files only; and what is said otherwise."""
 
 import csv
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,12 @@ def report(tmp_path: Path) -> Path:
     return folder
 
 
-def log(directory: Path) -> str:
-    return log_report(directory, project="cse_bench", entity=None, group="a study", offline=True)
+FILES = ("report.html", "figures/plane.png", "figures/plane.svg", "tables/scores.csv", "tables/scores.md")
+
+
+def log(directory: Path, *, files: Sequence[str] = FILES) -> str:
+    paths = [directory / name for name in files]
+    return log_report(directory, paths, project="cse_bench", entity=None, group="a study", offline=True)
 
 
 def test_tables_figures_and_one_artifact(report: Path) -> None:
@@ -53,40 +58,58 @@ def test_tables_figures_and_one_artifact(report: Path) -> None:
     assert row["report/scores"]["_type"] == "table-file"
     assert (row["report/scores"]["nrows"], row["report/scores"]["ncols"]) == (2, 3)
     assert row["report/plane"]["_type"] == "image-file"
+    uploaded = Path(where) / "files"
+    rows = json.loads((uploaded / row["report/scores"]["path"]).read_text())["data"]
+    assert rows == [["simcse", 60.43, 0.41], ["untrained", 57.19, None]]  # numbers are numbers, gaps stay gaps
+    assert (uploaded / row["report/plane"]["path"]).read_bytes() == (report / "figures" / "plane.png").read_bytes()
     artifacts = {(one.type, one.name): one for one in found["artifacts"] if one.type == "report"}
     ((kind, name), artifact), *more = artifacts.items()
     assert (kind, name, more) == ("report", "report-a-study", [])
-    assert {entry.path for entry in artifact.manifest.contents} == {
-        "report.html",
-        "tables/scores.csv",
-        "tables/scores.md",
-        "tables/scores.table.json",
-        "figures/plane.png",
-        "figures/plane.svg",
-    }
+    staged = {entry.path: Path(entry.local_path).read_bytes() for entry in artifact.manifest.contents}
+    assert json.loads(staged.pop("tables/scores.table.json"))["data"] == rows
+    assert staged == {name: (report / name).read_bytes() for name in FILES}
     for path in report.rglob("*"):
         assert not path.is_file() or b"f" * 40 not in path.read_bytes(), path
 
 
-def test_the_same_report_has_the_same_checksum_and_wandb_folders_are_no_part_of_it(
-    report: Path, tmp_path: Path
-) -> None:
+def test_nothing_else_in_the_folder_leaves_it(report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither under its own name nor as a table, an image or a copy; nor the git repository around it."""
+    secret = "PRIVATE-1a5f"
+    foreign = ["notes.txt", "tables/older.csv", "tables/older.md", "figures/older.png", "run-1/results.json", ".env"]
+    for name in [*foreign, "wandb/older/file"]:
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        (report / name).write_text(f"{secret}\n1\n")
+    (report / "figures" / "older.png").write_bytes((report / "figures" / "plane.png").read_bytes() + secret.encode())
+    (tmp_path / "code.py").write_text("1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    (tmp_path / "code.py").write_text(f"{secret}\n")
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True).stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    where = Path(log(report))
+
+    found = recorded(report)
+    assert {name for name in found["history"][0] if not name.startswith("_")} == {"report/scores", "report/plane"}
+    (artifact,) = [one for one in found["artifacts"] if one.type == "report"]
+    assert {entry.path for entry in artifact.manifest.contents} == {*FILES, "tables/scores.table.json"}
+    entries = [entry for one in found["artifacts"] for entry in one.manifest.contents]
+    assert all(secret.encode() not in Path(entry.local_path).read_bytes() for entry in entries)
+    written = [path for folder in (where, *tmp_path.glob("wandb_*_dir")) for path in folder.rglob("*")]
+    files = [path for path in written if path.is_file()]
+    assert {Path(entry.local_path) for entry in entries} <= set(files)
+    assert [path for path in files for word in (secret.encode(), commit) if word in path.read_bytes()] == []
+
+
+def test_the_same_report_has_the_same_checksum(report: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(report, copy)
-    (copy / "wandb").mkdir()
-    (copy / "wandb" / "older").write_text("of an earlier time")
     digests = set()
     for folder in (report, copy):
         log(folder)
         (digest,) = {one.digest for one in recorded(folder)["artifacts"] if one.type == "report"}
         digests.add(digest)
     assert len(digests) == 1
-
-
-def test_numbers_become_numbers_and_gaps_stay_gaps(report: Path) -> None:
-    log(report)
-    (table,) = (report / "wandb").rglob("media/table/**/*.json")
-    assert json.loads(table.read_text())["data"] == [["simcse", 60.43, 0.41], ["untrained", 57.19, None]]
 
 
 def test_without_a_key_the_local_report_stays_and_the_message_says_how_to_go_on(
@@ -97,7 +120,9 @@ def test_without_a_key_the_local_report_stays_and_the_message_says_how_to_go_on(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     script = (
         "import sys; from pathlib import Path; from cse_bench.results.wandb_report import log_report\n"
-        "log_report(Path(sys.argv[1]), project='cse_bench', entity=None, group=None, offline=False)"
+        "folder = Path(sys.argv[1])\n"
+        "files = [folder / 'report.html', folder / 'tables' / 'scores.csv']\n"
+        "log_report(folder, files, project='cse_bench', entity=None, group=None, offline=False)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(report)], capture_output=True, text=True)
     message = done.stderr.strip().splitlines()[-1]
@@ -108,6 +133,13 @@ def test_without_a_key_the_local_report_stays_and_the_message_says_how_to_go_on(
     assert (report / "tables" / "scores.csv").is_file()
 
 
-def test_there_must_be_a_report(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"report.html is missing; `python -m cse_bench.report runs="):
-        log(tmp_path)
+def test_all_files_must_be_there_and_below_the_folder(report: Path, tmp_path: Path) -> None:
+    (report / "tables" / "scores.md").unlink()
+    with pytest.raises(ConfigError, match=r"scores.md is missing; `python -m cse_bench.report runs="):
+        log(report)
+    with pytest.raises(ValueError, match="no files"):
+        log(report, files=[])
+    (tmp_path / "other.html").touch()
+    with pytest.raises(ValueError, match="not in the subpath"):
+        log(report, files=[str(tmp_path / "other.html")])
+    assert not (report / "wandb").exists()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cse_bench.config.schema import DashboardConfig
-from cse_bench.results.wandb_workspace import build_workspace, replaced, specification
+from cse_bench.results.wandb_workspace import build_workspace, problems, replaced, specification
 from cse_bench.run import run
 from tests.results.offline_wandb import isolate, recorded
 from tests.tiny import config_in
@@ -82,6 +82,34 @@ def test_a_study_filters_the_runs_and_scores_choose_the_panels() -> None:
     assert both["runSets"][0]["sort"]["keys"][0]["key"]["name"] == "final/transfer/test/avg"
     assert {"final/transfer/test/trec", "final/sts/test/stsb"} <= finals(both)
     assert "wiki_sections/dev/accuracy" not in curves(both)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://wandb.ai/somebody/cse_bench?nw=a0b1c2d3", True),
+        ("http://localhost:8080/somebody/cse_bench?nw=a0b1c2d3", True),
+        ("https://wandb.ai/somebody/cse_bench", False),  # the project, no workspace
+        ("https://wandb.ai/somebody/cse_bench?nw=nwusersomebody", False),  # a user's own, which wandb does not give
+        ("https://wandb.ai/somebody/cse_bench/workspace?nw=a0b1c2d3", False),  # wandb-workspaces does not read it
+        ("https://wandb.ai/somebody/other?nw=a0b1c2d3", False),  # `replaced` would write there
+        ("wandb.ai/somebody/cse_bench?nw=a0b1c2d3", False),
+        ("https://[", False),
+    ],
+)
+def test_only_a_saved_workspace_of_the_project_can_be_replaced(url: str, allowed: bool) -> None:
+    assert [problem.key for problem in problems(config_of(url=url))] == ([] if allowed else ["url"])
+
+
+@pytest.mark.parametrize("name", ["a study", "Vergleich für 2 Köpfe", "BERT (tiny), 10 seeds", "a + b", "🎉"])
+def test_names_are_those_that_the_package_takes(name: str) -> None:
+    found = [problem.key for problem in problems(config_of(name=name))]
+    try:
+        build_workspace(config_of(name=name))
+    except ValueError:
+        assert found == ["name"]
+    else:
+        assert found == []
 
 
 def without_ids(value: Any) -> Any:

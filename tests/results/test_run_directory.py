@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cse_bench.errors import ConfigError
-from cse_bench.results.run_directory import RunDirectory, read_results, write_json, write_json
+from cse_bench.results.run_directory import RunDirectory, read_results, write_json
 from tests.tiny import config_in
 
 
@@ -105,7 +105,7 @@ def test_pair_scores_round_trip(directory: RunDirectory) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from cse_bench.results.run_directory import RunDirectory, write_json
+from cse_bench.results.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

@@ -22,7 +22,12 @@ def varying_settings(results: Mapping[str, Any], others: Sequence[Mapping[str, A
     own, configs = _settings(results), [_settings(other) for other in others]
     keys = dict.fromkeys([*own, *(key for config in configs for key in config)])
     varying = [key for key in keys if any(config.get(key, _ABSENT) != own.get(key, _ABSENT) for config in configs)]
-    return [f"{key}={own[key]}" if key in own else f"{key}=absent" for key in varying]
+    return [f"{key}={_written(own[key])}" if key in own else f"{key}=absent" for key in varying]
+
+
+def _written(value: Any) -> str:
+    """A value as it is given on the command line, in as far as it is a word there."""
+    return "null" if value is None else str(value)
 
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,4 +53,4 @@ def test_what_decides_no_number_is_not_named() -> None:
 
 def test_a_key_that_only_one_has_is_a_difference() -> None:
     first, second = run_of("jtcse", "a", method={"rank": 1, "dropout": None}), run_of("jtcse", "b", method={"rank": 1})
-    assert labels([first, second]) == ["jtcse (dropout=None)", "jtcse (dropout=absent)"]
+    assert labels([first, second]) == ["jtcse (dropout=null)", "jtcse (dropout=absent)"]

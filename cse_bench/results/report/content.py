@@ -17,7 +17,7 @@ from cse_bench.results.report.descriptions import (
 )
 from cse_bench.results.report.drawing import Drawing
 from cse_bench.results.report.embedding_plots import density_drawing, plane_drawing, spectrum_drawing
-from cse_bench.results.report.findings import Part, findings
+from cse_bench.results.report.findings import Part, explained, findings
 from cse_bench.results.report.plots import Looks, cost_drawing, curve_drawing, score_drawing, task_drawings
 from cse_bench.results.report.scores import comparison_table, published_table, score_table
 from cse_bench.results.report.tables import Table, with_status
@@ -96,6 +96,7 @@ class BlockView:
         metric: the one that ranks; None without an analysis.
         summary: numbers of groups, runs and seeds in words.
         findings: sentences.
+        explained: words of the findings, and the glossary term of each.
         sections: what has something to show.
     """
 
@@ -105,6 +106,7 @@ class BlockView:
     metric: Metric | None
     summary: str
     findings: Sequence[Sequence[Part]]
+    explained: Sequence[tuple[str, str]]
     sections: Sequence[Section]
 
     def tables(self) -> list[Table]:
@@ -137,6 +139,7 @@ def block_view(
         prefix: start of the names of its files.
     """
     groups = [score.group for score in analyses[0].scores] if analyses else list(block.groups)
+    said = findings(analyses)
     sections = [
         Section(f"{key}-scores", "Scores", "score", _score_items(analyses, looks, prefix)),
         Section(f"{key}-comparisons", "Comparisons", "verdict", _comparison_items(analyses, prefix)),
@@ -179,7 +182,8 @@ def block_view(
         facts=[(name, value, _FACT_TERMS.get(name, "fact")) for name, value in block.facts.items()],
         metric=metric(analyses[0].metric) if analyses else None,
         summary=_summary(block),
-        findings=findings(analyses),
+        findings=said,
+        explained=explained(said),
         sections=[section for section in sections if section.items],
     )
 
@@ -191,12 +195,15 @@ def _some(*items: Item | None) -> list[Item]:
 def _title(block: Block) -> str:
     text = block.facts.get("training text")
     backbone = block.facts.get("backbone", "runs")
-    return f"{backbone}, trained on {text.partition(' (')[0]}" if text else f"{backbone}, not trained"
+    if text is None:
+        return f"{backbone}, not trained"
+    done = "trained on" if any(group.is_trained for group in block.groups) else "fitted to"
+    return f"{backbone}, {done} {text.partition(' (')[0]}"
 
 
 def _summary(block: Block) -> str:
     runs = sum(len(group.runs) for group in block.groups)
-    trained = Counter(len(group.runs) for group in block.groups if group.runs[0].seed is not None)
+    trained = Counter(len(group.runs) for group in block.groups if group.is_trained)
     baselines = len(block.groups) - trained.total()
     parts = [f"{runs} run{'s' if runs > 1 else ''} in {len(block.groups)} group{'s' if len(block.groups) > 1 else ''}"]
     if trained:

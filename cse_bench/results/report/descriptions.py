@@ -43,7 +43,19 @@ def task_tables(block: Block, groups: Sequence[Group], name: str) -> Iterator[Ta
         title, term = FAMILIES[prefix]
         columns = [method_column(), *(_column(metric(path), title=task_title(path), term=term) for path in paths)]
         rows = [[of_group(group), *(_spread(group, path) for path in paths)] for group in groups]
-        yield Table(f"{name}{prefix.replace('/', '_')}", f"{title}, by task", "task_table", columns, rows)
+        notes = _meanings(groups, paths)
+        yield Table(f"{name}{prefix.replace('/', '_')}", f"{title}, by task", "task_table", columns, rows, notes)
+
+
+def _meanings(groups: Sequence[Group], paths: Sequence[str]) -> list[str]:
+    """What the runs themselves say that some metrics are."""
+    said: dict[str, None] = {}
+    for group in groups:
+        for run in group.runs:
+            for prefix, meaning in run.results["evaluation"].get("labels", {}).items():
+                if any(f"{path}/".startswith(f"{prefix.rstrip('/')}/") for path in paths):
+                    said[f"{prefix.rstrip('/')}: {meaning}."] = None
+    return list(said)
 
 
 def _column(shown: Metric, *, title: str | None = None, term: str | None = None) -> Column:
@@ -68,14 +80,20 @@ def cost_table(groups: Sequence[Group], name: str) -> Table | None:
 def _metric_table(
     groups: Sequence[Group], metrics: Sequence[Metric], name: str, *, title: str, term: str
 ) -> Table | None:
-    present = [shown for shown in metrics if any(cost_values(group, shown.path) for group in groups)]
+    present = [shown for shown in metrics if _is_measured(groups, shown.path)]
     if not present:
         return None
     columns = [method_column(), *(_column(shown) for shown in present)]
     rows = [
         [of_group(group), *(of_spread(shown, cost_values(group, shown.path)) for shown in present)] for group in groups
     ]
-    return Table(name, title, term, columns, rows)
+    return Table(name, title, term, columns, rows, _meanings(groups, [shown.path for shown in present]))
+
+
+def _is_measured(groups: Sequence[Group], path: str) -> bool:
+    if path == "cost/total_time_s":
+        return any(cost_values(group, path) for group in groups)
+    return any(group.values(path) and cost_values(group, path) for group in groups)
 
 
 def cost_values(group: Group, path: str) -> list[float]:
@@ -83,6 +101,8 @@ def cost_values(group: Group, path: str) -> list[float]:
     if path == "cost/total_time_s":
         trained = [run.metrics for run in group.runs if "cost/train_time_s" in run.metrics]
         return [sum(one.get(part, 0.0) for part in _TRAINING_TIME) for one in trained]
+    if path == "cost/preparation_time_s" and group.is_trained:  # a method that prepares nothing does not say so
+        return [run.metrics.get(path, 0.0) for run in group.runs]
     if path == "cost/prerequisites_time_s" and not group.values("cost/train_time_s"):
         return []
     return list(group.values(path).values())

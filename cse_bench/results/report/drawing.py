@@ -6,10 +6,11 @@ drawing serves light and dark.
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import cycle
+from itertools import chain, count, cycle
 from typing import TYPE_CHECKING, Any
 
 from cse_bench.results.collect import Block, Group
@@ -32,7 +33,8 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 UNOFFICIAL = "own reading"
 DAGGER = "\N{DAGGER}"
 DAGGER_NOTE = f"{DAGGER} own reading of a paper whose details are not public"
-_LONGEST_LABEL = 34
+_LONGEST_LABEL, _LONGEST_SHORTENED = 34, 48
+_INCHES_PER_CHARACTER = 0.067  # of a legend, on average
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")  # a hundredth of a point is not seen, and takes half the bytes
 _BASELINE_MARKERS = "HX8PDd>p<^o"
 
@@ -81,38 +83,70 @@ class Look:
         colour: in hexadecimal.
         marker: a matplotlib marker.
         dashes: a matplotlib line style.
-        label: its label, short enough for a figure, with a dagger where the method is an own reading.
+        short: its label, short enough for a figure.
+        label: the same for matplotlib, with a dagger where the method is an own reading.
     """
 
     colour: str
     marker: str
     dashes: Any
+    short: str
     label: str
 
 
 def looks(blocks: Sequence[Block]) -> dict[str, Look]:
     """Label -> look, the same in all sections: trained groups have a colour each, baselines share a grey."""
     groups = {group.label: group for block in blocks for group in block.groups}
+    short = figure_labels(list(groups))
     found: dict[str, Look] = {}
     colours, markers, grey = cycle(COLOURS), cycle(_MARKERS), cycle(_BASELINE_MARKERS)
     for index, (label, group) in enumerate(sorted(groups.items(), key=lambda item: item[1].status == "baseline")):
         if group.status == "baseline":
-            found[label] = Look(BASELINE, next(grey), _DASHES[1], figure_label(group))
+            found[label] = Look(BASELINE, next(grey), _DASHES[1], short[label], _marked(short[label], group))
         else:
             dashes = _DASHES[index // len(COLOURS) % len(_DASHES)]
-            found[label] = Look(next(colours), next(markers), dashes, figure_label(group))
+            marked = _marked(short[label], group)
+            found[label] = Look(next(colours), next(markers), dashes, short[label], marked)
     return found
 
 
-def figure_label(group: Group) -> str:
-    """A group's label in a figure."""
-    label = (
-        group.label
-        if len(group.label) <= _LONGEST_LABEL
-        else group.label[: _LONGEST_LABEL - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    )
-    # matplotlib would read formulas between dollars
+def figure_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Label -> label for figures, all different.
+
+    Where one label of a method is too long, all of its settings lose their names: `whitened (kind=pca, pooling=cls)`
+    becomes `whitened: pca, cls`. What is still too long loses its middle.
+    """
+    long = {_method(label) for label in labels if len(label) > _LONGEST_LABEL}
+    found: dict[str, str] = {}
+    for label in labels:
+        short = _settings_alone(label) if _method(label) in long else label
+        if len(short) > _LONGEST_SHORTENED:
+            half = _LONGEST_SHORTENED // 2
+            short = f"{short[:half]}\N{HORIZONTAL ELLIPSIS}{short[1 - half :]}"
+        numbered = (f"{short} #{number}" for number in count(2))
+        found[label] = next(name for name in chain([short], numbered) if name not in found.values())
+    return found
+
+
+def _method(label: str) -> str:
+    return label.partition(" (")[0]
+
+
+def _settings_alone(label: str) -> str:
+    method, _, settings = label.partition(" (")
+    inside, _, code = settings.rpartition(")")
+    values = [setting.partition("=")[2] or setting for setting in inside.split(", ")]
+    return f"{method}: {', '.join(values)}{code}" if inside else label
+
+
+def _marked(label: str, group: Group) -> str:
+    """A label for matplotlib, which would read formulas between dollars."""
     return label.replace("$", r"\$") + (f" {DAGGER}" if group.status == UNOFFICIAL else "")
+
+
+def wrapped(label: str, width: int) -> str:
+    """A label in lines of at most some characters, where its words allow it."""
+    return textwrap.fill(label, width, break_long_words=False, break_on_hyphens=False)
 
 
 def is_unofficial(groups: Sequence[Group]) -> bool:
@@ -130,6 +164,7 @@ class Drawing:
         term: the glossary term that explains it.
         alt: what is seen, for who cannot see it.
         draw: makes it; for a phone when called with `narrow=True`.
+        notes: what is missing in it, in sentences.
     """
 
     name: str
@@ -137,6 +172,7 @@ class Drawing:
     term: str
     alt: str
     draw: "Callable[..., Figure]"
+    notes: Sequence[str] = ()
 
     @cached_property
     def _wide(self) -> "tuple[str, Figure]":
@@ -211,11 +247,22 @@ def _font(match: re.Match[str]) -> str:
     return f"font-size: {match[2]}{weight}"
 
 
-def legend(figure: "Figure", handles: Mapping[str, Any], *, columns: int, groups: Sequence[Group]) -> None:
-    """A legend below all axes, with the meaning of the dagger."""
+def legend(figure: "Figure", handles: Mapping[str, Any], looks: Mapping[str, Look], groups: Sequence[Group]) -> None:
+    """A legend below all axes, with the meaning of the dagger; the figure grows by what it needs.
+
+    Args:
+        figure: as high as what it shows without the legend.
+        handles: by the labels of the groups, so that none hides another.
+        looks: of all groups.
+        groups: of the figure.
+    """
+    names = [looks[label].label for label in handles]
+    width, height = figure.get_size_inches()
+    columns = min(max(int(width / (_INCHES_PER_CHARACTER * max(map(len, names), default=1) + 0.55)), 1), 3)
+    figure.set_size_inches(width, height + 0.19 * -(-len(names) // columns))
     note = DAGGER_NOTE if is_unofficial(groups) else None
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower left", ncols=columns, title=note,
+        list(handles.values()), names, loc="outside lower left", ncols=columns, title=note,
         alignment="left", handlelength=1.8, columnspacing=1.4,
     )  # fmt: skip
 

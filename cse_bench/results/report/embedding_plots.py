@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cse_bench.results.collect import Block, Group
-from cse_bench.results.report.drawing import INK, PAPER, Drawing, legend
-from cse_bench.results.report.plots import NARROW, Looks, grid, new_figure, note_below, outer_labels
-from cse_bench.results.report.series import BUCKETS, Floats, cosines_by_grade, series, spectrum, start_of
+from cse_bench.results.report.drawing import PAPER, Drawing, legend
+from cse_bench.results.report.plots import NARROW, Looks, grid, new_figure, note_below, outer_labels, panel_title
+from cse_bench.results.report.series import (
+    BUCKETS,
+    Floats,
+    cosines_by_grade,
+    log_gaps,
+    pair_gaps,
+    series,
+    spectrum,
+    start_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +38,8 @@ def plane_drawing(block: Block, groups: Sequence[Group], looks: Looks, name: str
     )
     alt = f"Plane of uniformity (to the right) and alignment (up), one path per group. Selected encoders: {ends}."
     title = "Alignment and uniformity over training"
-    return Drawing(name, title, "plane", alt, partial(_draw_plane, block, shown, looks))
+    gaps = dict.fromkeys(gap for path in _PLANE for gap in log_gaps(shown, path))
+    return Drawing(name, title, "plane", alt, partial(_draw_plane, block, shown, looks), tuple(gaps))
 
 
 def _selected(group: Group) -> Floats:
@@ -54,8 +64,7 @@ def _path(group: Group, block: Block) -> Floats:
 
 
 def _draw_plane(block: Block, groups: Sequence[Group], looks: Looks, *, narrow: bool) -> "Figure":
-    rows = -(-len(groups) // (1 if narrow else 3))
-    figure = new_figure(NARROW if narrow else 7.0, (2.9 if narrow else 3.9) + 0.19 * rows)
+    figure = new_figure(NARROW if narrow else 7.0, 2.9 if narrow else 3.9)
     axes = figure.add_subplot()
     handles: dict[str, Any] = {}
     for group in groups:
@@ -63,13 +72,13 @@ def _draw_plane(block: Block, groups: Sequence[Group], looks: Looks, *, narrow: 
         axes.plot(*line.T, color=look.colour, linestyle=look.dashes, linewidth=1.3, marker=".", markersize=3)
         if len(ends) > 1:
             axes.plot(*ends.T, ".", color=look.colour, markersize=4, alpha=0.5, mew=0)
-        (handles[look.label],) = axes.plot(
+        (handles[group.label],) = axes.plot(
             *ends.mean(axis=0), look.marker, color=look.colour, markersize=6.5, linestyle="", mec=PAPER, mew=0.8
         )
     axes.set_xlabel("uniformity (lower is better)")
     axes.set_ylabel("alignment (lower is better)")
     axes.margins(0.08)
-    legend(figure, handles, columns=1 if narrow else 3, groups=groups)
+    legend(figure, handles, looks, groups)
     return figure
 
 
@@ -87,7 +96,7 @@ def density_drawing(groups: Sequence[Group], looks: Looks, name: str) -> Drawing
     )
     title = f"Cosines by grade, STS-B {split}"
     alt = f"Distributions of cosines by grade, one panel per group. Median from lowest to highest grades: {medians}."
-    return Drawing(name, title, "density", alt, partial(_draw_density, panels, looks))
+    return Drawing(name, title, "density", alt, partial(_draw_density, panels, looks), pair_gaps(groups))
 
 
 def _hills(buckets: Sequence[Floats]) -> list[tuple[Floats, Floats] | None]:
@@ -121,7 +130,7 @@ def _draw_density(panels: Sequence[Any], looks: Looks, *, narrow: bool) -> "Figu
                     bucket + 1.15 * np.concatenate([[0.0], height, [0.0]]),
                     facecolor=to_rgba(look.colour, 0.16 + 0.11 * bucket), edgecolor=look.colour, linewidth=0.8,
                 )  # fmt: skip
-        axes.set_title(look.label, color=INK)
+        panel_title(axes, look, narrow=narrow)
         axes.set_yticks(range(len(BUCKETS)), names)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -137,23 +146,23 @@ def spectrum_drawing(groups: Sequence[Group], looks: Looks, name: str) -> Drawin
         return None
     middles = ", ".join(f"{group.label} {values[len(values) // 2]:.3f}" for group, values in found)
     alt = f"Singular values by rank on a logarithmic scale, one line per group. Values at half the width: {middles}."
-    return Drawing(name, "Singular values of the embeddings", "spectrum", alt, partial(_draw_spectrum, found, looks))
+    draw = partial(_draw_spectrum, found, looks)
+    return Drawing(name, "Singular values of the embeddings", "spectrum", alt, draw, pair_gaps(groups))
 
 
 def _draw_spectrum(found: Sequence[Any], looks: Looks, *, narrow: bool) -> "Figure":
-    rows = -(-len(found) // (1 if narrow else 3))
-    figure = new_figure(NARROW if narrow else 6.2, (2.5 if narrow else 2.9) + 0.19 * rows)
+    figure = new_figure(NARROW if narrow else 6.2, 2.5 if narrow else 2.9)
     axes = figure.add_subplot()
     handles: dict[str, Any] = {}
     for group, values in found:
         look, rank = looks[group.label], np.arange(1, len(values) + 1)
         positive = values > 1e-6
-        (handles[look.label],) = axes.plot(
+        (handles[group.label],) = axes.plot(
             rank[positive], values[positive], color=look.colour, linestyle=look.dashes, marker=look.marker,
             markersize=4.5, markevery=max(len(values) // 8, 1), mec=PAPER, mew=0.4,
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_xlabel("rank of the singular value")
     axes.set_ylabel("in proportion to the largest")
-    legend(figure, handles, columns=1 if narrow else 3, groups=[group for group, _ in found])
+    legend(figure, handles, looks, [group for group, _ in found])
     return figure

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cse_bench.results.collect import Group
-from cse_bench.results.report.scores import widest
+from cse_bench.results.report.scores import sources_of_chance, widest
 from cse_bench.results.report.tables import shown_p
 from cse_bench.results.report.vocabulary import Metric, is_main, metric
 from cse_bench.results.statistics.analysis import Analysis, Comparison, RankStability
@@ -19,6 +19,14 @@ class Evidence(str):
 Part = str | Group
 """A finding is words and groups in turn, so that every group is shown with its status."""
 
+_NAMED_ONE_BY_ONE = 8  # groups
+_AT_MOST = "\N{LESS-THAN OR EQUAL TO}"
+_EXPLAINED = {
+    "interval": ("Intervals name the chance they cover.", "interval"),
+    "corrected p": ("Corrected p", "p_adjusted"),
+    "paired seeds": ("Paired seeds needed", "seeds_needed"),
+    "Kendall's W": ("Kendall's W", "rank"),
+}
 _UNTESTED = {"too few seeds": "too few seeds for a test", "no test": "no test is possible"}
 """Verdicts that are none, and why."""
 
@@ -43,13 +51,24 @@ def findings(analyses: Sequence[Analysis]) -> list[list[Part]]:
     return sentences
 
 
+def explained(sentences: Sequence[Sequence[Part]]) -> list[tuple[str, str]]:
+    """Words that need an explanation where sentences use them, each with its glossary term."""
+    text = " ".join(part for sentence in sentences for part in sentence if isinstance(part, str))
+    return [found for word, found in _EXPLAINED.items() if word in text]
+
+
 def _against_reference(analysis: Analysis) -> list[list[Part]]:
     shown = metric(analysis.metric)
     sentences: list[list[Part]] = []
-    decided = [one for one in analysis.comparisons if one.verdict in ("better", "worse")]
-    for one in sorted(decided, key=lambda one: (one.verdict, -abs(one.difference))):
-        amount = f" by {shown.shown(abs(one.difference))}{' points' if shown.points else ''}"
-        sentences.append([one.first, f" is {one.verdict} than ", one.second, f"{amount}.", _evidence(one, shown)])
+    for verdict in ("better", "worse"):
+        decided = [one for one in analysis.comparisons if one.verdict == verdict]
+        decided.sort(key=lambda one: -abs(one.difference))
+        if len(analysis.scores) > _NAMED_ONE_BY_ONE and len(decided) > 1:
+            sentences.append(_together(decided, shown))
+            continue
+        for one in decided:
+            amount = f" by {_sizes([one], shown)}."
+            sentences.append([one.first, f" is {verdict} than ", one.second, amount, _evidence(one, shown)])
     undecided = {"not told apart": "not told apart from", **dict.fromkeys(_UNTESTED, "not compared with")}
     for verdict, words in undecided.items():
         open_ones = [one for one in analysis.comparisons if one.verdict == verdict]
@@ -57,46 +76,68 @@ def _against_reference(analysis: Analysis) -> list[list[Part]]:
             groups = [one.first for one in open_ones]
             verb = " are" if len(open_ones) > 1 else " is"
             why = f": {_UNTESTED[verdict]}" if verdict in _UNTESTED else ""
-            needed = _needed(open_ones, groups)
+            needed = _needed(open_ones, groups, shown)
             sentences.append([*_listed(groups), f"{verb} {words} ", open_ones[0].second, f"{why}.", *needed])
     return sentences
+
+
+def _together(decided: Sequence[Comparison], shown: Metric) -> list[Part]:
+    """One sentence for all groups of one verdict, where one each would be a page of them."""
+    one = decided[0]
+    known = [other.p_adjusted for other in decided if other.p_adjusted is not None]
+    evidence = Evidence(f"All corrected p {_with_sign(max(known), _AT_MOST)}." if known else "")
+    amount = f" by {_sizes(decided, shown)}."
+    return [*_listed([one.first for one in decided]), f" are {one.verdict} than ", one.second, amount, evidence]
+
+
+def _sizes(comparisons: Sequence[Comparison], shown: Metric) -> str:
+    """How large some differences are, without their signs."""
+    sizes = sorted(abs(one.difference) for one in comparisons)
+    ends = dict.fromkeys(shown.shown(size) for size in (sizes[0], sizes[-1]))
+    return f"{' to '.join(ends)}{' points' if shown.points else ''}"
+
+
+def _with_sign(p: float, sign: str) -> str:
+    text = shown_p(p)
+    return text if text.startswith("<") else f"{sign} {text}"
 
 
 def _evidence(one: Comparison, shown: Metric) -> Evidence:
     parts = []
     if interval := widest(one):
-        chance = "seeds and test pairs" if one.over_both else "seeds" if one.over_seeds else "test pairs"
         low, high = sorted((abs(interval.low), abs(interval.high)))
         if interval.low <= 0 <= interval.high:
             low, high = interval.low, interval.high
-        parts.append(f"{100 * interval.level:g} % interval over {chance} {shown.shown(low)} to {shown.shown(high)}")
+        of = f"{100 * interval.level:g} % interval over {sources_of_chance(one)}"
+        parts.append(f"{of} {shown.shown(low)} to {shown.shown(high)}")
     if one.p_adjusted is not None:
-        p = shown_p(one.p_adjusted)
-        parts.append(f"corrected p {p if p.startswith('<') else f'= {p}'}")
+        parts.append(f"corrected p {_with_sign(one.p_adjusted, '=')}")
     text = ", ".join(parts)
     return Evidence(f"{text[:1].upper()}{text[1:]}." if text else "")
 
 
-def _needed(comparisons: Sequence[Comparison], groups: Sequence[Group]) -> list[Part]:
+def _needed(comparisons: Sequence[Comparison], groups: Sequence[Group], shown: Metric) -> list[Part]:
     """How many seeds would tell, where that is more than there are, and where no number would.
 
     Args:
         comparisons: not told apart.
         groups: one of each comparison, to name it by.
+        shown: the metric.
     """
-    known = [one.seeds_needed for one in comparisons if one.seeds_needed and one.seeds_needed > _seeds_at_hand(one)]
+    possible = [one for one in comparisons if one.seeds_needed and one.seeds_needed > _seeds_at_hand(one)]
+    known = sorted({one.seeds_needed or 0 for one in possible})
     sentences: list[Part] = []
-    if len(comparisons) == 1 and known:
-        sentences.append(f" About {known[0]:,} seeds would tell a difference of this size.")
-    elif known:
-        span = f"{min(known):,} to {max(known):,}" if len(set(known)) > 1 else f"{known[0]:,}"
-        sentences.append(f" Differences of these sizes would need about {span} seeds.")
+    if possible:
+        span = f"{known[0]:,} to {known[-1]:,}" if len(known) > 1 else f"{known[0]:,}"
+        sizes = _sizes(possible, shown)
+        which = f"a difference of {sizes}" if len(possible) == 1 else f"differences of {sizes}"
+        sentences.append(f" About {span} paired seeds would tell {which}.")
     blocked = [
         group for one, group in zip(comparisons, groups, strict=True) if one.seeds_needed_reason == PAIRS_LEAVE_IT_OPEN
     ]
     if blocked:
-        which: list[Part] = [" More"] if len(blocked) == len(groups) else [" For ", *_listed(blocked), ", more"]
-        sentences += [*which, f" seeds alone would not: {PAIRS_LEAVE_IT_OPEN}."]
+        start: list[Part] = [" More"] if len(blocked) == len(groups) else [" For ", *_listed(blocked), ", more"]
+        sentences += [*start, f" seeds alone would not: {PAIRS_LEAVE_IT_OPEN}."]
     return sentences
 
 
@@ -110,7 +151,7 @@ def _seeds_at_hand(one: Comparison) -> int:
 def _about_the_best(analysis: Analysis) -> list[list[Part]]:
     """Who has the highest mean, and who cannot be told apart from it."""
     ranked = [score for score in analysis.scores if score.mean == score.mean]
-    if len(ranked) < 2:
+    if len(ranked) < 2 or (len(ranked) == 2 and analysis.comparisons):  # the same two, said already
         return []
     best = ranked[0].group
     shown = metric(analysis.metric)
@@ -124,7 +165,9 @@ def _about_the_best(analysis: Analysis) -> list[list[Part]]:
     sentences: list[list[Part]] = []
     if tied:
         others = [_other(one, best) for one in tied]
-        sentences.append([*start, ", but is not told apart from ", *_listed(others), ".", *_needed(tied, others)])
+        sentences.append(
+            [*start, ", but is not told apart from ", *_listed(others), ".", *_needed(tied, others, shown)]
+        )
     for verdict, why in _UNTESTED.items():
         if others := [_other(one, best) for one in untested if one.verdict == verdict]:
             beginning = [best] if sentences else [*start, ", but"]

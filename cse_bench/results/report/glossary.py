@@ -125,7 +125,8 @@ TERMS: dict[str, Term] = {
     "interval": Term(
         "95 % interval",
         "A range made so that it covers the true value in 95 of 100 studies like this one. Each interval "
-        "covers only the source of chance that it names: seeds, test pairs, or both.",
+        "covers only the source of chance that it names: seeds, test pairs, or both. It is not corrected for the "
+        "number of comparisons, as a verdict is, so one that just misses 0 can stand beside 'not told apart'.",
     ),
     "over_seeds": Term(
         "95 % over seeds",
@@ -140,7 +141,8 @@ TERMS: dict[str, Term] = {
     "over_both": Term(
         "95 % over both",
         "Interval of the score if other seeds and other test pairs had been drawn; never narrower than over seeds "
-        "alone. The one to quote.",
+        "alone. The one to quote. Not corrected for the number of comparisons, as a verdict is: one that just misses 0 "
+        "can stand beside 'not told apart'.",
     ),
     "p_best": Term(
         "P(best)",
@@ -199,8 +201,9 @@ TERMS: dict[str, Term] = {
     ),
     "verdict": Term(
         "Verdict",
-        "better or worse: the corrected p is below 0.05. not told apart: it is not; the groups may still "
-        "differ. too few seeds: a single run does not say how much its seed matters. no test: there is nothing to "
+        "better or worse: the corrected p is below 0.05; it is over seeds and test pairs, without per-pair scores over "
+        "seeds alone. Intervals are not corrected. not told apart: it is not below; the groups may still differ. "
+        "too few seeds: a single run does not say how much its seed matters. no test: there is nothing to "
         "make a test of; all runs give the same difference, or no seed is involved and the metric has no per-pair "
         "scores, or resampled test pairs have no score.",
     ),
@@ -302,6 +305,11 @@ TERMS: dict[str, Term] = {
         "Published",
         "The reported number, with its standard deviation and number of seeds where these are reported.",
     ),
+    "published_by": Term(
+        "By",
+        "Who reports the number: the authors of the method, others who ran it again (reproduction), or an earlier "
+        "study of this repository.",
+    ),
     "published_certain": Term(
         "Certainty",
         "uncertain: the number could not be checked against its source when it was entered.",
@@ -397,7 +405,7 @@ TERMS: dict[str, Term] = {
     ),
     "preparation_time": Term(
         "Preparation time",
-        "Seconds for what a method computes before its first step, e.g. mining.",
+        "Seconds for what a method computes before its first step, e.g. mining. 0: nothing.",
     ),
     "prerequisites_time": Term(
         "Prerequisites",

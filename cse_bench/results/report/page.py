@@ -11,11 +11,12 @@ from cse_bench.results.report.content import BlockView, Folded, Matrix
 from cse_bench.results.report.drawing import UNOFFICIAL, Drawing, Look, marker_paths
 from cse_bench.results.report.findings import Evidence
 from cse_bench.results.report.glossary import TERMS, Term
-from cse_bench.results.report.scores import SYMBOLS, TONES, compare
+from cse_bench.results.report.scores import SYMBOLS, TONES, compare, sources_of_chance
 from cse_bench.results.report.tables import Table, shown_p
-from cse_bench.results.report.vocabulary import metric
+from cse_bench.results.report.vocabulary import PLUS_MINUS, metric
 from cse_bench.results.statistics.analysis import Analysis
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _TEMPLATES = files("cse_bench.results.report") / "templates"
 
 
@@ -87,12 +88,30 @@ def render(collection: Collection, views: Sequence[BlockView], own_looks: Mappin
         is_evidence=lambda part: isinstance(part, Evidence),
         is_group=lambda part: isinstance(part, Group),
         inline=lambda drawing: Markup(drawing.inline()),  # noqa: S704 (made here; its words are escaped)
+        two_lines=_two_lines,
+        breakable=_breakable,
+        sources_of_chance=sources_of_chance,
         cell=_matrix_cell,
         symbols=SYMBOLS,
         tones=TONES,
         metric=metric,
         shown_p=shown_p,
     )
+
+
+def _breakable(label: str) -> Any:
+    """A label that a narrow column breaks between its words, not inside them."""
+    from markupsafe import Markup, escape
+
+    text = str(escape(label))
+    return Markup(text.replace("_", "_<wbr>").replace("=", "=<wbr>"))  # noqa: S704 (escaped above)
+
+
+def _two_lines(text: str) -> str:
+    """Two numbers that may stand on two lines, the word between them with the second one."""
+    for joined in ("to ", f"{PLUS_MINUS} ", "(n = "):
+        text = text.replace(f" {joined}", f" {joined.replace(' ', _NO_BREAK)}")
+    return text
 
 
 def _matrix_cell(analysis: Analysis, row: Group, column: Group) -> dict[str, Any] | None:

@@ -18,10 +18,11 @@ from cse_bench.results.report.drawing import (
     Look,
     is_unofficial,
     legend,
+    wrapped,
 )
 from cse_bench.results.report.scores import widest
-from cse_bench.results.report.series import selected, selection_metric, series, start_of
-from cse_bench.results.report.tables import mean_and_sd
+from cse_bench.results.report.series import log_gaps, selected, selection_metric, series, start_of
+from cse_bench.results.report.tables import mean_and_sd, with_status
 from cse_bench.results.report.vocabulary import FAMILIES, metric, task_title
 from cse_bench.results.statistics.analysis import Analysis, Score
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Looks = Mapping[str, Look]
 WIDE, NARROW = 7.4, 3.7  # inches
+_INCHES_PER_LETTER = 0.07
+_ROWS_SEEN_AT_ONCE = 16
 _HIGHER, _LOWER = "#2a7fc4", "#d55e00"
 
 
@@ -47,6 +50,22 @@ def note_below(figure: "Figure", groups: Sequence[Group]) -> None:
 
     if is_unofficial(groups):
         figure.supxlabel(DAGGER_NOTE, x=0.01, ha="left", fontsize=7.5, color=MUTED)
+
+
+def panel_title(axes: "Axes", look: Look, *, narrow: bool) -> None:
+    """Names a panel of small multiples."""
+    axes.set_title(wrapped(look.label, 20 if narrow else 30), color=INK, fontsize=8 if narrow else 9)
+
+
+def row_labels(groups: Sequence[Group], looks: Looks, *, narrow: bool) -> list[str]:
+    """Labels of rows; in lines on a phone, where they would take the room of what they name."""
+    labels = [looks[group.label].label for group in groups]
+    return [wrapped(label, 18) for label in labels] if narrow else labels
+
+
+def row_height(labels: Sequence[str]) -> float:
+    """Inches that a row needs for its label."""
+    return 0.16 + 0.14 * max((label.count("\n") + 1 for label in labels), default=1)
 
 
 def grid(panels: int, *, narrow: bool, height: float, wide_columns: int = 3) -> tuple["Figure", list["Axes"]]:
@@ -76,7 +95,8 @@ def score_drawing(analysis: Analysis, looks: Looks, name: str) -> Drawing:
 
 
 def _draw_scores(scores: Sequence[Score], looks: Looks, title: str, *, narrow: bool) -> "Figure":
-    figure = new_figure(NARROW if narrow else 6.2, 0.3 * len(scores) + 0.9)
+    labels = row_labels([score.group for score in scores], looks, narrow=narrow)
+    figure = new_figure(NARROW if narrow else 6.2, row_height(labels) * len(scores) + 0.9)
     axes = figure.add_subplot()
     for row, score in enumerate(scores):
         look = looks[score.group.label]
@@ -87,10 +107,14 @@ def _draw_scores(scores: Sequence[Score], looks: Looks, title: str, *, narrow: b
         if interval := widest(score):
             axes.plot([interval.low, interval.high], [row, row], "-", color=look.colour, linewidth=2.2, alpha=0.55)
         axes.plot([score.mean], [row], look.marker, color=look.colour, markersize=6.5, mec=PAPER, mew=0.7)
-    axes.set_yticks(range(len(scores)), [looks[score.group.label].label for score in scores])
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_yticks(range(len(scores)), labels)
+    axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=7 if narrow else 8)
     axes.set_ylim(len(scores) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
+    if len(scores) > _ROWS_SEEN_AT_ONCE:
+        for row in range(1, len(scores), 2):  # the eye loses its row on the way from the label
+            axes.axhspan(row - 0.5, row + 0.5, color=FAINT, alpha=0.25, lw=0)
+        axes.tick_params(axis="x", top=True, labeltop=True)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(title)
     note_below(figure, [score.group for score in scores])
@@ -127,7 +151,10 @@ def _draw_heat(table: Any, groups: Sequence[Group], paths: Sequence[str], looks:
     from matplotlib.patches import Rectangle
 
     rows, columns = table.shape
-    figure = new_figure(NARROW if narrow else min(WIDE, 1.8 + 0.66 * columns), 0.3 * rows + (1.1 if narrow else 0.75))
+    labels = row_labels(groups, looks, narrow=narrow)
+    beside = _INCHES_PER_LETTER * max(map(len, labels))
+    width = NARROW if narrow else min(WIDE, max(1.8, beside + 0.3) + 0.66 * columns)
+    figure = new_figure(width, row_height(labels) * rows + (1.1 if narrow else 0.75))
     axes = figure.add_subplot()
     largest = np.nanmax(np.abs(table), initial=1e-9)
     for row in range(rows):
@@ -142,7 +169,8 @@ def _draw_heat(table: Any, groups: Sequence[Group], paths: Sequence[str], looks:
             text = f"{value:+.{1 if narrow else 2}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "NaN"
             axes.text(column, row, text, ha="center", va="center_baseline", fontsize=6.8 if narrow else 8)
     axes.set_xticks(range(columns), [task_title(path) for path in paths], rotation=90 if narrow else 0)
-    axes.set_yticks(range(rows), [looks[group.label].label for group in groups])
+    axes.set_yticks(range(rows), labels)
+    axes.tick_params(axis="y", labelsize=7 if narrow else 8)
     axes.tick_params(length=0, labelcolor=INK, labeltop=True, labelbottom=False)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.grid(visible=False)
@@ -166,7 +194,8 @@ def curve_drawing(block: Block, groups: Sequence[Group], looks: Looks, name: str
     ends = ", ".join(f"{group.label} {shown.shown(float(found.values[:, -1].mean()))}" for group, found in curves)
     alt = f"{shown.title} by training step, one panel per group. Means at the last step: {ends}."
     title = f"Dev score over training: {shown.title}"
-    return Drawing(name, title, "curves", alt, partial(_draw_curves, block, curves, looks, path))
+    draw = partial(_draw_curves, block, curves, looks, path)
+    return Drawing(name, title, "curves", alt, draw, log_gaps(groups, path))
 
 
 def _draw_curves(block: Block, curves: Sequence[Any], looks: Looks, path: str, *, narrow: bool) -> "Figure":
@@ -186,7 +215,7 @@ def _draw_curves(block: Block, curves: Sequence[Any], looks: Looks, path: str, *
         kept = [point for run in group.runs if (point := selected(run, path))]
         if kept:
             axes.plot(*np.array(kept).T, ".", color=look.colour, markersize=5, mec=PAPER, mew=0.4)
-        axes.set_title(look.label, color=INK)
+        panel_title(axes, look, narrow=narrow)
         axes.margins(x=0.05)
     outer_labels(panels, x="training step", y=metric(path).title)
     note_below(figure, [group for group, _ in curves])
@@ -218,31 +247,40 @@ def cost_drawing(analysis: Analysis, looks: Looks, name: str) -> Drawing | None:
     shown = metric(analysis.metric)
     titles = ", ".join(metric(path).title for path in panels)
     alt = f"{shown.title} against {titles}, one marker per group. The tables of scores and of cost have the numbers."
-    return Drawing(
-        name, "Score against cost", "cost_plot", alt, partial(_draw_cost, scores, panels, looks, shown.title)
-    )
+    draw = partial(_draw_cost, scores, panels, looks, shown.title)
+    missing = {
+        path: [one.group for one in scores if one.group.is_trained and not _trained_cost(one.group, path)]
+        for path in panels
+    }
+    notes = [
+        f"not in the panel of {metric(path).title}: {', '.join(map(with_status, groups))}, whose runs do not have it"
+        for path, groups in missing.items()
+        if groups
+    ]
+    return Drawing(name, "Score against cost", "cost_plot", alt, draw, notes)
 
 
 def _trained_cost(group: Group, path: str) -> list[float]:
-    """Cost values that can stand on a logarithmic axis; of an untrained backbone only those of inference."""
-    if group.runs[0].seed is None and not path.startswith("cost/inference"):
+    """Cost values that can stand on a logarithmic axis; of what was not trained only those of inference."""
+    if not group.is_trained and not path.startswith("cost/inference"):
         return []
     return [value for value in cost_values(group, path) if math.isfinite(value) and value > 0]
 
 
 def _draw_cost(scores: Sequence[Score], paths: Sequence[str], looks: Looks, title: str, *, narrow: bool) -> "Figure":
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 
     columns = 1 if narrow else len(paths)
-    keys = math.ceil(len(scores) / (1 if narrow else 3))
     size = (NARROW, 2.1 * len(paths)) if narrow else (max(2.5 * columns, 4.2), 2.5)
-    figure = new_figure(size[0], size[1] + 0.2 * keys + 0.3)
+    figure = new_figure(size[0], size[1] + 0.3)
     panels = figure.subplots(math.ceil(len(paths) / columns), columns, sharey=True, squeeze=False).ravel()
     handles: dict[str, Any] = {}
     for axes, path in zip(panels, paths, strict=True):
         shown, costs = metric(path), []
         for score in scores:
             look, values = looks[score.group.label], _trained_cost(score.group, path)
+            if not values and score.group.is_trained:
+                continue
             if not values:
                 axes.axhline(score.mean, color=look.colour, linewidth=0.9, linestyle=(0, (4, 2)))
                 continue
@@ -250,25 +288,28 @@ def _draw_cost(scores: Sequence[Score], paths: Sequence[str], looks: Looks, titl
             costs.append(cost)
             if interval := widest(score):
                 axes.plot([cost, cost], [interval.low, interval.high], color=look.colour, linewidth=1.3, alpha=0.6)
-            (handles[look.label],) = axes.plot(
+            (handles[score.group.label],) = axes.plot(
                 [cost], [score.mean], look.marker, color=look.colour, linestyle="", mec=PAPER, mew=0.6
             )
         if max(costs) > 3 * min(costs):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(_log_ticks())
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}")
+            )
         else:
             middle = (max(costs) + min(costs)) / 2
             half = max((max(costs) - min(costs)) * 0.6, 0.05 * middle)
             axes.set_xlim(middle - half, middle + half)
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}")
-        )
+            ticks = ScalarFormatter(useOffset=False)  # as many digits as the ticks need to differ
+            ticks.set_scientific(False)
+            axes.xaxis.set_major_formatter(ticks)
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         axes.margins(x=0.12)
         axes.set_xlabel(shown.title)
     figure.supylabel(title, y=0.98, va="top", fontsize=8.5, color=MUTED)
-    legend(figure, handles, columns=1 if narrow else 3, groups=[score.group for score in scores])
+    legend(figure, handles, looks, [score.group for score in scores])
     return figure
 
 

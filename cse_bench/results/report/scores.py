@@ -34,10 +34,20 @@ SYMBOLS |= {"not told apart": "\N{ALMOST EQUAL TO}", "too few seeds": "?", "no t
 # Scores that stand beside the one that ranks, where the runs have them.
 _BESIDE = ("sts/test/avg", "sts/test_clean/avg", "transfer/test/avg")
 
+_REPORTED_BY = {"paper": "authors", "reproduction": "reproduction", "ours": "this repository"}
+
 
 def widest(result: Score | Comparison) -> Interval | None:
     """The interval that covers most sources of chance."""
     return result.over_both or result.over_seeds or result.over_pairs
+
+
+def sources_of_chance(one: Comparison) -> str:
+    """What `widest` covers, in words. Two groups without seeds differ by their test pairs alone."""
+    if one.over_both:
+        has_seeds = any(group.runs[0].seed is not None for group in (one.first, one.second))
+        return "seeds and test pairs" if has_seeds else "test pairs"
+    return "seeds" if one.over_seeds else "test pairs"
 
 
 def score_table(analyses: Sequence[Analysis], name: str, *, title: str, beside: bool) -> Table:
@@ -146,7 +156,7 @@ def comparison_table(found: Sequence[tuple[str, Comparison]], name: str, *, titl
     """One row per comparison, with everything that is known about it.
 
     Args:
-        found: metric and comparison. Where there are several metrics, the page shows the most important columns only.
+        found: metric and comparison.
         name: of the files.
         title: of the table.
     """
@@ -154,22 +164,28 @@ def comparison_table(found: Sequence[tuple[str, Comparison]], name: str, *, titl
     comparisons = [one for _, one in found]
     brief = len(metrics) > 1
     points = ", points" if metric(found[0][0]).points and not brief else ""
-    seconds = {one.second.key for one in comparisons}
+    several = len({one.second.key for one in comparisons}) > 1
+    # the page says them elsewhere: in the table of the metric that ranks, in the cells of the matrix
+    details = not brief and not several
     columns = [
         Column("first", "method", "method", numbers=("first", "first_status"), text=True),
         _metric_column(),
-        Column(
-            "second", "against", "reference", numbers=("second", "second_status"), text=True, in_page=len(seconds) > 1
-        ),
+        Column("second", "against", "reference", numbers=("second", "second_status"), text=True, in_page=several),
         Column("verdict", "verdict", "verdict", text=True),
         Column("difference", f"difference{points}", "difference"),
         interval_column("both", "over both", "over_both", [one.over_both for one in comparisons]),
-        interval_column("seeds", "over seeds", "over_seeds", [one.over_seeds for one in comparisons]),
-        interval_column("pairs", "over pairs", "over_pairs", [one.over_pairs for one in comparisons]),
-        Column("p", "p", "p", in_page=not brief),
+        replace(
+            interval_column("seeds", "over seeds", "over_seeds", [one.over_seeds for one in comparisons]),
+            in_page=details,
+        ),
+        replace(
+            interval_column("pairs", "over pairs", "over_pairs", [one.over_pairs for one in comparisons]),
+            in_page=details,
+        ),
+        Column("p", "p", "p", in_page=False),
         Column("p_adjusted", "corrected p", "p_adjusted"),
-        Column("p_seeds", "p over seeds", "p", extra="Here: over seeds alone.", in_page=not brief),
-        Column("p_pairs", "p over pairs", "p", extra="Here: over test pairs alone.", in_page=not brief),
+        Column("p_seeds", "p over seeds", "p", extra="Here: over seeds alone.", in_page=False),
+        Column("p_pairs", "p over pairs", "p", extra="Here: over test pairs alone.", in_page=False),
         Column("effect_size", "effect size", "effect"),
         Column("seeds_needed", "seeds needed", "seeds_needed"),
         Column("paired_seeds", "paired seeds", "paired"),
@@ -232,12 +248,18 @@ def published_table(expectations: "Sequence[Expectation]", name: str, *, title: 
         Column("published", "published", "published_value", numbers=("published", "published_sd", "published_seeds")),
         Column("ours", "here", "ours", numbers=("ours", "ours_n")),
         Column("verdict", "is it expected?", "expected", text=True),
+        Column("by", "by", "published_by", text=True),
         Column("source", "source", "source", text=True),
         Column("certain", "certainty", "published_certain", text=True),
         Column("backbone", "backbone", "backbone", text=True, in_page=False),
+        Column("outcome", "outcome", "expected", text=True, in_page=False),
+        replace(
+            interval_column("interval", "expected", "expected", [one.interval for one in expectations]), in_page=False
+        ),
     ]
     rows = []
-    for one in expectations:
+    # what tests nothing, because the runs are the source's own, after what does
+    for one in sorted(expectations, key=lambda one: one.outcome == "no statement"):
         shown = metric(one.metric)
         reported = shown.shown(one.published)
         reported += f" {PLUS_MINUS} {shown.shown(one.published_sd)}" if one.published_sd is not None else ""
@@ -250,9 +272,12 @@ def published_table(expectations: "Sequence[Expectation]", name: str, *, title: 
                 Cell(reported, (one.published, one.published_sd, one.published_seeds)),
                 Cell(ours, (one.ours, one.ours_n)),
                 of_text("; ".join(part for part in (one.verdict, one.note) if part)),
+                of_text(_REPORTED_BY[one.kind]),
                 of_text(f"{one.source} ({one.variant})" if one.variant else one.source),
                 of_text("checked" if one.certain else "uncertain"),
                 of_text(one.backbone),
+                of_text(one.outcome),
+                of_interval(shown, one.interval),
             ]
         )
     return _without_empty(Table(name, title, "published", columns, rows))

@@ -1,5 +1,8 @@
 """What the figures are drawn from: values over training, scores of single pairs, spectra."""
 
+import csv
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +14,15 @@ import numpy.typing as npt
 
 from cse_bench.results.collect import Block, Group, Run
 from cse_bench.results.metrics_file import read_metrics
+from cse_bench.results.report.tables import with_status
 
 Floats = npt.NDArray[np.float64]
 
 _PAIR_SCORES = "pair_scores.npz"
+_LOG = "metrics.csv"
+_SPECTRUM = "geometry/singular_values"
+# What NumPy raises for a file that is cut off, or holds something else.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
 _GRADED_PAIRS = ("pairs/sts/test/stsb", "pairs/sts/dev/stsb")
 BUCKETS = ((0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0), (4.0, 5.0))
 
@@ -24,8 +32,8 @@ class Series:
     """A metric over the training of a group.
 
     Attributes:
-        steps: `(s,)` steps that every run has, ascending.
-        values: `(r, s)` one row per run.
+        steps: `(s,)` steps that every run with a log has, ascending.
+        values: `(r, s)` one row per run with a log.
     """
 
     steps: npt.NDArray[np.int64]
@@ -33,24 +41,52 @@ class Series:
 
 
 def series(group: Group, metric: str) -> Series | None:
-    """A metric over training, at the steps that all runs of a group have; None where there is no such step.
+    """A metric over training, of the runs that logged it; None without such a run, or without a step they share.
 
-    Steps that only some of the runs have are left out: the mean would jump where the set of seeds changes.
+    Steps that only some of these runs have are left out: the mean would jump where the set of seeds changes.
     """
-    rows = [_logged(run.directory).get(metric, {}) for run in group.runs]
-    steps = sorted(set.intersection(*(set(row) for row in rows)))
+    rows = [row for run in group.runs if (row := _log_of(run, metric))]
+    steps = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
     if not steps:
         return None
     return Series(np.array(steps), np.array([[row[step] for step in steps] for row in rows]))
 
 
+def _log_of(run: Run, metric: str) -> Mapping[int, float]:
+    """Step -> value; empty where the run did not log the metric, or its log cannot be read."""
+    return (_logged(run.directory) or {}).get(metric, {})
+
+
 @lru_cache(maxsize=4096)
-def _logged(directory: Path) -> Mapping[str, Mapping[int, float]]:
-    """Metric -> step -> value of a run."""
+def _logged(directory: Path) -> Mapping[str, Mapping[int, float]] | None:
+    """Metric -> step -> value of a run; None when its log cannot be read."""
     logged: dict[str, dict[int, float]] = {}
-    for step, name, value in read_metrics(directory / "metrics.csv"):
-        logged.setdefault(name, {})[step] = value
+    try:
+        for step, name, value in read_metrics(directory / _LOG):
+            logged.setdefault(name, {})[step] = value
+    except (OSError, ValueError, csv.Error):
+        return None
     return logged
+
+
+def log_gaps(groups: Sequence[Group], metric: str) -> list[str]:
+    """Sentences about runs that are missing in what `series` returns."""
+    damaged = [run for group in groups for run in group.runs if _logged(run.directory) is None]
+    gaps = [_without(run, _LOG) for run in damaged]
+    for group in groups:
+        used = sum(bool(_log_of(run, metric)) for run in group.runs)
+        if group.is_trained and used < len(group.runs):
+            gaps.append(f"{with_status(group)}: {used} of {len(group.runs)} runs have a log of it")
+    return gaps
+
+
+def pair_gaps(groups: Sequence[Group]) -> list[str]:
+    """Sentences about runs whose per-pair scores and singular values cannot be read."""
+    return [_without(run, _PAIR_SCORES) for group in groups for run in group.runs if _is_damaged(run)]
+
+
+def _without(run: Run, file: str) -> str:
+    return f"without {run.directory.name}: its {file} cannot be read"
 
 
 def selection_metric(block: Block) -> str | None:
@@ -70,7 +106,7 @@ def selected(run: Run, metric: str) -> tuple[int, float] | None:
     if not selection:
         return None
     step = int(selection["step"])
-    value = _logged(run.directory).get(metric, {}).get(step)
+    value = _log_of(run, metric).get(step)
     return None if value is None else (step, value)
 
 
@@ -106,7 +142,7 @@ def cosines_by_grade(group: Group) -> tuple[str, list[Floats]] | None:
 
 def spectrum(group: Group) -> Floats | None:
     """Singular values in proportion to the largest one, mean over the runs; None where no run has them."""
-    found = [arrays[0] for run in group.runs if (arrays := _arrays(run, ["geometry/singular_values"]))]
+    found = [arrays[0] for run in group.runs if (arrays := _arrays(run, [_SPECTRUM]))]
     usable = [one / one[0] for one in found if len(one) and np.isfinite(one).all() and one[0] > 0]
     if not usable:
         return None
@@ -115,9 +151,26 @@ def spectrum(group: Group) -> Floats | None:
 
 
 def _arrays(run: Run, names: Sequence[str]) -> list[Floats] | None:
-    """Arrays of a run's per-pair scores; None when one of them is not there."""
+    """Arrays of a run's per-pair scores; None when one of them is not there, or cannot be read."""
+    try:
+        return _stored(run, names)
+    except _UNREADABLE:
+        return None
+
+
+def _stored(run: Run, names: Sequence[str]) -> list[Floats] | None:
     path = run.directory / _PAIR_SCORES
     if not path.is_file():
         return None
-    with np.load(path) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         return [stored[name] for name in names] if all(name in stored.files for name in names) else None
+
+
+def _is_damaged(run: Run) -> bool:
+    """Whether any of what the figures read of a run's arrays cannot be read."""
+    try:
+        for names in (*([f"{prefix}/cosine", f"{prefix}/gold"] for prefix in _GRADED_PAIRS), [_SPECTRUM]):
+            _stored(run, names)
+    except _UNREADABLE:
+        return True
+    return False

@@ -14,6 +14,8 @@ from cse_bench.results.report.vocabulary import MINUS, NOTHING, PLUS_MINUS, Metr
 from cse_bench.results.statistics.analysis import Interval
 
 Number = float | int | str | None
+# Signs that LaTeX without further packages does not have in text.
+_LATEX = {MINUS: "-", PLUS_MINUS: r"$\pm$"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Cell:
         text: what is shown.
         numbers: what it stands for, unrounded; one per name of its column.
         group: the group whose label this is, to be shown with its status.
-        tone: `good`, `bad`, `even` or `unknown` for a verdict, else empty.
-        note: a full explanation that is shown where the pointer rests, e.g. why a value is NaN.
+        tone: `good`, `bad`, `even` or `unknown` for a verdict, whose word is the only number; else empty.
+        note: why a value is NaN, shown where the pointer rests.
     """
 
     text: str
@@ -107,9 +109,9 @@ def of_group(group: Group) -> Cell:
     return Cell(group.label, (group.label, group.status), group=group)
 
 
-def of_text(text: str, *, sort: Number = None, note: str = "") -> Cell:
+def of_text(text: str, *, sort: Number = None) -> Cell:
     """A cell of words."""
-    return Cell(text, (text if sort is None else sort,), note=note)
+    return Cell(text, (text if sort is None else sort,))
 
 
 def of_count(value: int | None) -> Cell:
@@ -117,9 +119,9 @@ def of_count(value: int | None) -> Cell:
     return Cell(NOTHING if value is None else f"{value:,}", (value,))
 
 
-def of_value(metric: Metric, value: float | None, *, sign: bool = False, note: str = "") -> Cell:
+def of_value(metric: Metric, value: float | None, *, sign: bool = False) -> Cell:
     """A cell with one value of a metric."""
-    return Cell(metric.shown(value, sign=sign), (value,), note=note)
+    return Cell(metric.shown(value, sign=sign), (value,))
 
 
 def of_spread(metric: Metric, values: Sequence[float]) -> Cell:
@@ -128,6 +130,8 @@ def of_spread(metric: Metric, values: Sequence[float]) -> Cell:
     if mean is None:
         return Cell(NOTHING, (None, None))
     shown = metric.shown(mean)
+    if mean and float(shown.replace(MINUS, "-").replace(",", "")) == 0:  # there is something, too little to be shown
+        return Cell(f"< {metric.smallest:g}" if mean > 0 else f"> {MINUS}{metric.smallest:g}", (mean, deviation))
     if deviation is not None and math.isfinite(deviation) and min(values) < max(values):
         shown += f" {PLUS_MINUS} {metric.shown(deviation)}"
     return Cell(shown, (mean, deviation))
@@ -147,7 +151,7 @@ def of_interval(metric: Metric, interval: Interval | None, *, sign: bool = False
     if interval is None:
         return Cell(NOTHING, (None, None))
     low, high = metric.shown(interval.low, sign=sign), metric.shown(interval.high, sign=sign)
-    return Cell(f"{low} to {high}", (interval.low, interval.high), note=interval.of)
+    return Cell(f"{low} to {high}", (interval.low, interval.high))
 
 
 def of_p(value: float | None) -> Cell:
@@ -213,13 +217,15 @@ def as_latex(table: Table) -> str:
     from tabulate import tabulate
 
     body = tabulate(
-        [[_ascii_minus(_exported(cell)) for cell in row] for row in table.rows],
-        headers=[_ascii_minus(column.title) for column in table.columns],
+        [[_for_latex(cell) for cell in row] for row in table.rows],
+        headers=[column.title for column in table.columns],
         tablefmt="latex_booktabs",
         colalign=_alignment(table),
         disable_numparse=True,
     )
     lines = [table.title, *table.notes]
+    for sign, command in _LATEX.items():
+        body = body.replace(sign, command)
     return "".join(f"% {' '.join(line.split())}\n" for line in lines) + body + "\n"
 
 
@@ -237,8 +243,9 @@ def _alignment(table: Table) -> tuple[str, ...] | None:
     return tuple("left" if column.text else "right" for column in table.columns) if table.rows else None
 
 
-def _ascii_minus(text: str) -> str:
-    return text.replace(MINUS, "-")  # LaTeX without extra packages has no minus sign in text
+def _for_latex(cell: Cell) -> str:
+    """The symbol of a verdict says nothing that its word does not, and pdfLaTeX does not have it."""
+    return str(cell.numbers[0]) if cell.tone else _exported(cell)
 
 
 def _markdown(text: str) -> str:

@@ -14,6 +14,7 @@ from cse_bench.results.statistics.analysis import Analysis
 from cse_bench.results.tables import print_lines, print_table
 
 _SHOWN = ("method", "n", "mean", "both", "seeds", "p_best")
+_BROADER = ("both", "seeds")  # where a group has neither, its interval over test pairs is shown
 _LEFT_OUT_SHOWN = 10
 
 
@@ -40,7 +41,13 @@ def _words(part: str | Group) -> str:
 
 def _brief(table: Table, caption: str) -> RichTable:
     brief = RichTable(title=table.title, caption=caption, title_justify="left", caption_justify="left")
-    shown = [index for index, column in enumerate(table.columns) if column.key in _SHOWN]
+    keys = [column.key for column in table.columns]
+    broader = [keys.index(key) for key in _BROADER if key in keys]
+    pairs = [row[keys.index("pairs")].text for row in table.rows] if "pairs" in keys else []
+    lacking = any(
+        text and not any(row[index].text for index in broader) for text, row in zip(pairs, table.rows, strict=False)
+    )
+    shown = [index for index, key in enumerate(keys) if key in _SHOWN or (key == "pairs" and lacking)]
     for index in shown:
         column = table.columns[index]
         brief.add_column(column.title, justify="left" if column.text else "right")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MINUS = "\N{MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = ""  # an empty cell; the number does not exist
 
 _TASKS = {
@@ -50,9 +49,9 @@ class Metric:
     points: bool = False
 
     @property
-    def short(self) -> str:
-        """Name of the task alone, for a column of a table that says the rest."""
-        return task_title(self.path)
+    def smallest(self) -> float:
+        """What the last shown place counts."""
+        return float(10.0**-self.decimals)
 
     def shown(self, value: float | None, *, sign: bool = False) -> str:
         """A value as text; empty where there is none."""

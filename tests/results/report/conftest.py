@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cse_bench.results.collect import Collection, collect
+from cse_bench.results.published import Expectation, expectations
 from cse_bench.results.report.write import write_report
 from cse_bench.results.statistics.analyse import analyse
 from cse_bench.results.statistics.analysis import Analysis
@@ -25,6 +26,7 @@ class Written:
     page: Path
     collection: Collection
     analyses: list[list[Analysis]]
+    expectations: list[list[Expectation]]
 
     @cached_property
     def html(self) -> str:
@@ -42,8 +44,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         paths = ["sts/test/avg", "sts/test_clean/avg", "wiki_sections/test/accuracy", "lee/spearman", "sts/test/stsb"]
         chosen = [path for path in paths if path in known]
         analyses.append([analyse(block, metric=path, resamples=200, permutations=99) for path in chosen])
-    page, *_ = write_report(collection, analyses, [], output=folder / "out", title="A & B <study>")
-    return Written(page, collection, analyses)
+    numbers = [expectations(block) for block in collection.blocks]
+    page, *_ = write_report(collection, analyses, numbers, output=folder / "out", title="A & B <study>")
+    return Written(page, collection, analyses, numbers)
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def write_run(folder: Path, method: str, seed: int, **options: Any) -> Path:
         "finished": "2026-11-21T12:00:00+00:00",
         "precision": {"training": "bf16-mixed" if trained else None, "evaluation": "32-true"},
         "selection": {"metric": "sts/dev/stsb", "value": 60.0, "step": 20} if trained else None,
-        "config": {"optimizer": {"lr": 3e-5}, "data": {"global_batch_size": 64}},
+        "config": {"optimizer": {"lr": 3e-5}, "data": {"global_batch_size": 64}, "backbone": {"source": "package"}},
         "environment": {"git": {"commit": "0123456789abcdef", "dirty": True}, "versions": {"torch": "2.13.0"}},
         "data": {
             "corpus": {"name": "wiki", "sha256": "ab", "sentences": 5} if trained else None,
@@ -59,6 +59,7 @@ def write_run(folder: Path, method: str, seed: int, **options: Any) -> Path:
         },
         "evaluation": {
             "task_versions": {"sts": 1},
+            "labels": {"sts/test": "what these scores are", "lee/": "what Lee is", "geometry": "which positives"},
             "notes": {"sts/test/avg": "collapsed"} if options.get("nan") else {},
         },
         "metrics": metrics,

@@ -71,6 +71,19 @@ def test_the_page_never_scrolls_sideways(browser: Any, written: Written, width: 
     assert wide == []
 
 
+def test_the_main_tables_fit_a_laptop(browser: Any, written: Written) -> None:
+    show(browser, written, width=1280)
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter(one => one.checkVisibility()).map(one =>"
+        " [one.querySelector('table').id, one.scrollWidth - one.clientWidth])"
+    )
+    main = {name: more for name, more in boxes if name.endswith(("scores", "comparisons", "published"))}
+    assert {name.rpartition("_")[2].rpartition("-")[2] for name in main} == {"scores", "comparisons", "published"}
+    assert set(main.values()) == {0}, main
+    breaks = "return [...document.querySelectorAll('thead th')].map(one => getComputedStyle(one).overflowWrap)"
+    assert set(browser.execute_script(breaks)) == {"normal"}  # no break inside a word of a heading
+
+
 def test_wide_tables_scroll_by_keyboard_and_keep_their_first_column(browser: Any, written: Written) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -140,7 +153,7 @@ def test_help_opens_by_keyboard_and_closes_with_escape(browser: Any, written: Wr
     press(browser, Keys.ESCAPE)
     assert browser.execute_script(opened) == 0
     assert browser.execute_script("return document.activeElement.matches('th .help')")
-    browser.execute_script("document.querySelector('.matrix button').focus()")
+    browser.execute_script("document.querySelector('.matrix td button').focus()")
     press(browser, Keys.ENTER)
     assert "Difference" in browser.execute_script("return document.querySelector(':popover-open').innerText")
     press(browser, Keys.ESCAPE)

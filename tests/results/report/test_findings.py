@@ -1,12 +1,13 @@
 """What is said of groups that are not told apart, or not tested at all."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cse_bench.results.report.findings import findings
+from cse_bench.results.report.findings import explained, findings
 from cse_bench.results.statistics.analyse import analyse
 from cse_bench.results.statistics.analysis import Analysis
 from tests.results.statistics.blocks import only_block, write_run
@@ -41,8 +42,8 @@ def test_how_many_seeds_would_tell(tmp_path: Path) -> None:
     assert comparison.seeds_needed is not None
     assert comparison.seeds_needed > 5
     assert sentences(analysis)[0] == (
-        f"esimcse is not told apart from simcse. About {comparison.seeds_needed} seeds would tell a difference of this "
-        "size."
+        f"esimcse is not told apart from simcse. About {comparison.seeds_needed} paired seeds would tell "
+        f"a difference of {abs(comparison.difference):.2f} points."
     )
 
 
@@ -54,7 +55,7 @@ def test_more_seeds_would_not_where_the_pairs_leave_it_open(tmp_path: Path) -> N
     write_group(tmp_path, "sarcse", mean=63.0, seeds=6.0, items=0.01)
     lines = sentences(analysed(tmp_path))
     open_ones = next(line for line in lines if line.startswith(("esimcse and sarcse", "sarcse and esimcse")))
-    assert "sizes would need about" in open_ones
+    assert re.search(r"About [\d,]+ paired seeds would tell a difference of 3\.00 points\.", open_ones)
     assert "For esimcse, more seeds alone would not: the test pairs leave it open." in open_ones
 
 
@@ -75,6 +76,31 @@ def test_what_cannot_be_tested_is_not_short_of_seeds(tmp_path: Path) -> None:
         for method, value in (("simcse", 60.0), ("esimcse", 61.0)):
             write_run(tmp_path, method, seed, of={}, told={METRIC: value + seed})
     lines = sentences(analysed(tmp_path))
-    assert lines[0] == "esimcse is not compared with simcse: no test is possible."
-    assert lines[1].startswith("esimcse has the best mean")
-    assert lines[1].endswith("but is not compared with simcse: no test is possible.")
+    assert lines == ["esimcse is not compared with simcse: no test is possible."]  # once, though it is also the best
+
+
+def test_many_groups_of_one_verdict_share_a_sentence(tmp_path: Path) -> None:
+    write_group(tmp_path, "simcse", mean=60.0, seeds=0.1, items=0.01)
+    for number in range(9):
+        write_group(tmp_path, f"method_{number}", mean=62.0 + number, seeds=0.1, items=0.01)
+    analysis = analysed(tmp_path)
+    assert {one.verdict for one in analysis.comparisons} == {"better"}
+    line = sentences(analysis)[0]
+    assert line.startswith("method_8, method_7, ")
+    assert " and method_0 are better than simcse by 2.00 to 10.00 points." in line
+    assert re.search(r"All corrected p (\N{LESS-THAN OR EQUAL TO}|<) 0\.0\d\d\.$", line)
+    told = findings([analysis])
+    assert ("Corrected p", "p_adjusted") in explained(told)
+    assert ("Kendall's W", "rank") in explained(told)
+
+
+def test_what_has_no_seeds_differs_by_its_test_pairs_alone(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for method, mean in (("simcse", 60.0), ("esimcse", 70.0)):
+        of = mean + random.normal(size=ITEMS)
+        told = {METRIC: float(of.mean())}
+        write_run(tmp_path, method, None, of={"pairs/wiki_sections/test/accuracy": of}, told=told)
+    line = sentences(analysed(tmp_path))[0]
+    assert "esimcse is better than simcse" in line
+    assert "interval over test pairs" in line
+    assert "seeds" not in line

@@ -1,5 +1,7 @@
 """What the page says and holds, without a browser."""
 
+import csv
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,14 +11,21 @@ from xml.etree import ElementTree
 import pytest
 
 from cse_bench.errors import ConfigError
-from cse_bench.results.collect import Collection
-from cse_bench.results.report.drawing import BASELINE, COLOURS, INK, looks
+from cse_bench.results.collect import Collection, collect
+from cse_bench.results.report.content import block_view
+from cse_bench.results.report.drawing import BASELINE, COLOURS, INK, figure_labels, looks
+from cse_bench.results.report.embedding_plots import density_drawing
 from cse_bench.results.report.findings import findings
+from cse_bench.results.report.plots import cost_drawing, curve_drawing
+from cse_bench.results.report.scores import published_table
+from cse_bench.results.report.series import series
+from cse_bench.results.report.terminal import print_report
 from cse_bench.results.report.vocabulary import metric
 from cse_bench.results.report.write import write_report
-from cse_bench.results.statistics.analysis import Analysis, Comparison
+from cse_bench.results.statistics.analyse import analyse
+from cse_bench.results.statistics.analysis import Analysis, Comparison, Interval
 from tests.results.report.conftest import Written
-from tests.results.report.study import NASTY
+from tests.results.report.study import NASTY, write_run
 
 
 class Elements(HTMLParser):
@@ -126,20 +135,23 @@ def test_labels_are_escaped(written: Written) -> None:
 
 def test_an_own_reading_is_named_as_such_beside_every_score(written: Written) -> None:
     html = written.html
-    for row in re.findall(r"<tr>.*?</tr>", html, flags=re.DOTALL):
-        if 'scope="row"' in row and ">jtcse<" in row:
-            assert "own reading" in row
-    for line in re.findall(r"<li>.*?</li>", html, flags=re.DOTALL):
+    rows = [row for row in re.findall(r"<tr>.*?</tr>", html, flags=re.DOTALL) if 'scope="row"' in row]
+    own = [row for row in rows if ">jtcse<" in row]
+    assert len(own) > 5
+    assert all("own reading" in row for row in own)
+    lines = [line for line in re.findall(r"<li>.*?</li>", html, flags=re.DOTALL) if ">jtcse<" in line]
+    assert lines
+    for line in lines:
         assert line.count(">jtcse<") <= line.count("own reading")
-    for path in (written.page.parent / "tables").glob("*.md"):
-        for line in path.read_text().splitlines():
-            if line.startswith("| jtcse"):
-                assert "own reading" in line
-    for path in (written.page.parent / "figures").glob("*.svg"):
-        text = path.read_text()
-        assert "jtcse<" not in text
-        if "jtcse \N{DAGGER}" in text:
-            assert "own reading" in text
+    files = (written.page.parent / "tables").glob("*.md")
+    named = [line for path in files for line in path.read_text().splitlines() if line.startswith("| jtcse")]
+    assert len(named) > 5
+    assert all("own reading" in line for line in named)
+    figures = [path.read_text() for path in (written.page.parent / "figures").glob("*.svg")]
+    assert not any("jtcse<" in text for text in figures)
+    marked = [text for text in figures if "jtcse \N{DAGGER}" in text]
+    assert marked
+    assert all("own reading" in text for text in marked)
 
 
 def test_what_was_left_out_is_named(written: Written) -> None:
@@ -176,6 +188,99 @@ def test_the_same_runs_give_the_same_figures(written: Written, tmp_path: Path) -
     assert figures
     for path in figures:
         assert path.read_bytes() == (again.parent / "figures" / path.name).read_bytes()
+
+
+def test_published_numbers_stand_beside_ours(written: Written) -> None:
+    rows = [one for block in written.expectations for one in block]
+    assert {one.outcome for one in rows} >= {"below", "not the published setting"}
+    text = " ".join(Elements(written.html).text.split())
+    assert "Published numbers" in text
+    for one in rows:
+        assert one.verdict in text
+        assert one.source in text
+    assert "this repository" in text
+    (path,) = (written.page.parent / "tables").glob("*_published.csv")
+    table = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert {row["outcome"] for row in table} <= {one.outcome for one in rows}
+    assert all(row["by"] in ("authors", "reproduction", "this repository") for row in table)
+
+
+def test_what_the_source_itself_ran_stands_last(written: Written) -> None:
+    one = next(one for block in written.expectations for one in block)
+    found = [replace(one, outcome="no statement"), replace(one, outcome="above", interval=interval())]
+    table = published_table(found, "t", title="t")
+    names = [name for column in table.columns for name in column.names]
+    rows = [dict(zip(names, [n for cell in row for n in cell.numbers], strict=True)) for row in table.rows]
+    assert [row["outcome"] for row in rows] == ["above", "no statement"]
+    assert (rows[0]["interval_low"], rows[0]["interval_high"]) == (1.0, 2.0)
+
+
+def interval() -> Interval:
+    return Interval(low=1.0, high=2.0, level=0.95, of="a run")
+
+
+def test_what_the_runs_say_of_their_metrics_is_printed(written: Written) -> None:
+    text = Elements(written.html).text
+    for words in ("sts/test: what these scores are.", "lee: what Lee is.", "geometry: which positives."):
+        assert words in text
+
+
+def test_a_block_that_only_fits_is_not_called_trained(written: Written) -> None:
+    view = lambda block: block_view(block, [], [], looks([block]), key="b", prefix="").title  # noqa: E731
+    (block, *_) = (one for one in written.collection.blocks if "training text" in one.facts)
+    assert "trained on wiki" in view(block)
+    assert "fitted to wiki" in view(replace(block, groups=[one for one in block.groups if not one.is_trained]))
+
+
+def test_damaged_and_missing_logs_are_named_and_the_others_drawn(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / "runs", "simcse", seed, log=seed != 1)
+        write_run(tmp_path / "runs", "jtcse", seed)
+    cut, broken = sorted((tmp_path / "runs").glob("*/metrics.csv"))[-2:]
+    broken.write_text("step,metric,value\n10,sts/dev/stsb,sixty\n")
+    scores = cut.with_name("pair_scores.npz")
+    scores.write_bytes(scores.read_bytes()[:1000])
+    (block,) = collect([str(tmp_path / "runs")]).blocks
+    curves = curve_drawing(block, block.groups, looks([block]), "curves")
+    assert curves is not None
+    assert list(curves.notes) == [
+        f"without {broken.parent.name}: its metrics.csv cannot be read",
+        "jtcse (official code): 2 of 3 runs have a log of it",
+        "simcse (official code): 2 of 3 runs have a log of it",
+    ]
+    by_label = {group.label: group for group in block.groups}
+    assert [len(series(by_label[name], "sts/dev/stsb").values) for name in ("jtcse", "simcse")] == [2, 2]  # type: ignore[union-attr]
+    density = density_drawing(block.groups, looks([block]), "density")
+    assert density is not None
+    assert list(density.notes) == [f"without {cut.parent.name}: its pair_scores.npz cannot be read"]
+    page, *_ = write_report(Collection([block]), [[]], [], output=tmp_path / "out", title="t")
+    assert f"without {broken.parent.name}: its metrics.csv cannot be read" in page.read_text()
+
+
+def test_figures_tell_the_settings_of_one_method_apart() -> None:
+    kinds, poolings = ("pca", "pca_cor", "cholesky"), ("cls", "mean", "first_last_mean")
+    labels = [f"whitened (kind={kind}, dimensions=64, pooling={pooling})" for kind in kinds for pooling in poolings]
+    found = figure_labels([*labels, "simcse", "x" * 100, "x" * 101])
+    assert found["simcse"] == "simcse"
+    assert found[labels[0]] == "whitened: pca, 64, cls"
+    assert len(set(found.values())) == len(found)
+    assert max(map(len, found.values())) < 54
+
+
+def test_cost_of_a_group_that_was_not_measured_is_left_out(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "simcse", seed)
+        other = write_run(tmp_path, "jtcse", seed)
+        content = json.loads((other / "results.json").read_text())
+        content["metrics"].pop("cost/peak_memory_bytes")
+        (other / "results.json").write_text(json.dumps(content))
+    write_run(tmp_path, "untrained", 0, status="baseline")
+    (block,) = collect([str(tmp_path)]).blocks
+    analysis = analyse(block, metric="sts/test/avg", resamples=100, permutations=99)
+    drawing = cost_drawing(analysis, looks([block]), "cost")
+    assert drawing is not None
+    (note,) = drawing.notes
+    assert note.startswith("not in the panel of peak memory (MiB): jtcse (official code)")
 
 
 def test_findings_claim_only_what_a_verdict_carries(written: Written) -> None:
@@ -225,3 +330,11 @@ def test_a_block_without_an_analysis_still_has_its_runs(written: Written, tmp_pa
 
 def test_the_size_is_sensible(written: Written) -> None:
     assert written.page.stat().st_size < 1_500_000
+
+
+def test_the_terminal_shows_some_interval_of_every_group(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+    for analyses in written.analyses:
+        print_report(Collection([]), [analyses], written.page)
+        out = capsys.readouterr().out
+        lacking = [one for one in analyses[0].scores if not (one.over_both or one.over_seeds)]
+        assert ("over pairs" in " ".join(out.split())) == any(one.over_pairs for one in lacking)

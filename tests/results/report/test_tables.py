@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from cse_bench.results.report.glossary import TERMS
-from cse_bench.results.report.tables import Cell, Column, Table, as_latex, as_markdown, by_name, shown_p, write_table
+from cse_bench.results.report.tables import (
+    Cell,
+    Column,
+    Table,
+    as_latex,
+    as_markdown,
+    by_name,
+    of_spread,
+    shown_p,
+    write_table,
+)
 from cse_bench.results.report.vocabulary import FAMILIES, MINUS, family, metric
 from tests.results.report.conftest import Written
 from tests.results.report.study import NASTY
@@ -88,6 +98,22 @@ def test_a_minus_sign_is_one_for_readers_and_a_hyphen_for_latex() -> None:
     one = Table("t", "t", "score", [Column("x", "x", "score")], [[Cell(shown, (-1.5,))]])
     assert MINUS not in as_latex(one)
     assert "-1.50" in as_latex(one)
+
+
+def test_latex_holds_no_sign_that_pdflatex_does_not_have(written: Written) -> None:
+    paths = list((written.page.parent / "tables").glob("*.tex"))
+    verdicts = [path for path in paths if path.stem.endswith("comparisons")]
+    assert any("better" in path.read_text() for path in verdicts)
+    assert any(r"$\pm$" in path.read_text() for path in paths)
+    for path in paths:
+        assert path.read_text().isascii(), path.name
+
+
+def test_what_is_too_little_to_be_shown_is_not_zero() -> None:
+    shown = metric("cost/preparation_time_s")
+    assert of_spread(shown, [0.01, 0.02]).text == "< 1"
+    assert of_spread(shown, [0.0, 0.0]).text == "0"
+    assert of_spread(shown, [0.01, 0.02]).numbers[0] == pytest.approx(0.015)
 
 
 def test_a_table_without_rows_is_written(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_a_new_method_trains_in_a_sweep_and_stands_in_its_table(
         "name": "swapped_words",
         "status": "own reading",
         "citation": "nobody, never",
+        "is_backbone": False,
         "notes": {},
     }
     assert {"train/loss", "train/cosine_same"} <= {name for _, name, _ in read_metrics(runs[0] / "metrics.csv")}

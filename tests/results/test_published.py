@@ -296,7 +296,7 @@ def test_seeds_of_the_study_itself_test_nothing() -> None:
     (row,) = expectations(block_of(entry, {0: 60.8, 1: 60.4}))  # and our other studies of SimCSE are left out
     assert row.outcome == "no statement"
     assert "seeds 0, 1 are the source's own" in row.verdict
-    mixed = verdict_of(entry, block_of(entry, {0: 10.0, 7: 60.4, 8: 60.5}))
+    mixed = verdict_of(entry, block_of(entry, {0: 10.0, 70: 60.4, 80: 60.5}))
     assert (mixed.outcome, mixed.ours_n, mixed.ours) == ("inside", 2, pytest.approx(60.45))
     assert "seeds 0 are the source's own and left out" in mixed.note
 

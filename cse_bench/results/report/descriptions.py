@@ -201,5 +201,5 @@ def _run_cells(group: Group, run: Run, shown: Metric) -> list[Cell]:
         of_value(metric("cost/total_time_s"), total[0] if total else None),
         of_text(str(run.results.get("finished", ""))[:16].replace("T", " ")),
         of_text(commit[:10] + ("+" if git.get("dirty") else ""), sort=commit),
-        of_text(run.directory.name, sort=str(run.directory)),
+        of_text(run.directory.name),
     ]

@@ -20,6 +20,7 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.methods.method import Method
 from cse_bench.results.run_directory import method_name
 from cse_bench.training.devices import device_problems
 from cse_bench.training.memory import Memory, inference_memory, training_memory, with_fake_tensors
@@ -184,7 +185,7 @@ def plan(config: RunConfig) -> Plan:
     }
     length, length_remark = _row_tokens(config, limit=method.encoder.tokenizer.max_positions)
     with_fake_tensors(method, mode)
-    if method.trains:
+    if isinstance(method, ContrastiveMethod):
         batch = _batch(rows=-(-config.data.global_batch_size // devices), length=length)
         rows = method.views(batch)
         strategy = str(trainer.get("strategy", "auto"))
@@ -198,11 +199,13 @@ def plan(config: RunConfig) -> Plan:
                 world_size=devices,
             )
         temporaries = "gradients in flight, copies in another dtype"
+        negatives = method.negatives_per_anchor(config.data.global_batch_size)
     else:
         rows = _batch(rows=max(1, config.evaluation.batch_tokens // length), length=length)
         with mode:
             memory = inference_memory(method, _fake(rows, mode), precision=precision, gpu=device == "cuda")
         temporaries = f"of one forward, evaluation.batch_tokens={config.evaluation.batch_tokens}"
+        negatives = 0
     max_steps, max_epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", 1)
     return Plan(
         method=type(method).__name__,
@@ -220,7 +223,7 @@ def plan(config: RunConfig) -> Plan:
         views=rows.num_views,
         rows=len(rows),
         row_tokens=rows.ids.shape[1],
-        negatives=method.negatives_per_anchor(config.data.global_batch_size) if method.trains else 0,
+        negatives=negatives,
         memory=memory,
         before=list(_before(config)),
         remarks={
@@ -241,7 +244,7 @@ def _before(config: RunConfig) -> Iterator[str]:
         yield f"{name}: {method_name(needed)}, seed {needed.seed}"
 
 
-def _method(config: RunConfig) -> ContrastiveMethod:
+def _method(config: RunConfig) -> Method:
     """The method on the meta device, as training builds it."""
     backbone = config.backbone
     kind = architecture_config(backbone)
@@ -254,7 +257,7 @@ def _method(config: RunConfig) -> ContrastiveMethod:
     if config.precision == "64-true":
         changes["dtype"] = "float64"
     with torch.device("meta"):
-        method: ContrastiveMethod = build(
+        method: Method = build(
             config.method,
             encoder=build_encoder(backbone.model_copy(update=changes)),
             optimizer=config.optimizer,

@@ -19,7 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # What the framework passes itself, by the config path of the component.
 SUPPLIED = {
-    "method": frozenset(),  # through `**shared`, see `cse_bench.methods.base.Shared`
+    "method": frozenset(),  # through `**shared`, see `cse_bench.methods.method.Shared`
     "data.corpus": frozenset(),
     "trainer": frozenset(
         {

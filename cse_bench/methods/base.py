@@ -1,27 +1,25 @@
-"""What all methods share: views -> represent -> objective, one training step, one way to embed.
+"""What all trained methods share: views -> represent -> objective, one training step, one way to embed.
 
 Shapes: b sentences, v views, n = v * b rows, l tokens, d width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import get_scheduler
 
-from cse_bench.config.messages import Problem
 from cse_bench.config.schema import Optimizer, RunConfig
-from cse_bench.data.corpora import Corpus
 from cse_bench.data.length_split import length_pieces, pieces_in_order
 from cse_bench.data.rows import TokenRows
-from cse_bench.encoders.encoder import Encoder, SentenceEncoder
+from cse_bench.encoders.encoder import Encoder
 from cse_bench.errors import DataError, TrainingError
+from cse_bench.methods.method import Method
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
 from cse_bench.training.gather import gather, objects_of_ranks
@@ -36,17 +34,7 @@ _PIECE_OVERHEAD_TOKENS = 1024
 _PROBED_SENTENCES = 64
 
 
-class Shared(TypedDict):
-    """What every method is given by the framework and hands on to `ContrastiveMethod`: `**shared: Unpack[Shared]`."""
-
-    encoder: Encoder
-    optimizer: Optimizer
-    seed: NotRequired[int]
-    split_rows_by_length: NotRequired[bool]
-    gradient_cache_rows: NotRequired[int | None]
-
-
-class ContrastiveMethod(lightning.LightningModule, ABC):
+class ContrastiveMethod(Method, ABC):
     """A method answers four questions; everything else of a training run is here or outside.
 
     1. `views`: which token rows does the encoder see?
@@ -59,7 +47,7 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
 
     A method that keeps state says so in three further places: `prerequisites` (runs that must be finished before),
     `prepare` (once, with the tokenised corpus at hand) and `finish_step` (after every loss). State in buffers,
-    parameters or `get_extra_state` is in the checkpoint by itself. A method that does not train has `fit` instead.
+    parameters or `get_extra_state` is in the checkpoint by itself.
 
     Args:
         encoder: the shared encoder.
@@ -71,14 +59,7 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
             size under memory limited setup", arXiv 2101.06983); None: keep everything for the backward.
     """
 
-    status: ClassVar[str]
-    """Where the definition comes from: `official code`, `paper` or `own reading`."""
-    citation: ClassVar[str]
-    """Authors, venue, year and arXiv id."""
     trains: ClassVar[bool] = True
-    """Whether there is anything to train. Otherwise `fit` may make the encoder from the corpus, without any step."""
-    is_backbone: ClassVar[bool] = False
-    """Whether the encoder is the backbone as it is, with which all others are compared; it is not kept again."""
     not_kept: ClassVar[tuple[str, ...]] = ()
     """Submodules that are neither needed at inference nor worth keeping (a momentum copy, a teacher)."""
 
@@ -91,43 +72,16 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
         split_rows_by_length: bool = True,
         gradient_cache_rows: int | None = None,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder=encoder, seed=seed)
         self.optimizer_config = optimizer
-        self.seed = seed
         self.split_rows_by_length = split_rows_by_length
         self.gradient_cache_rows = gradient_cache_rows
         self.tokens = TokenCount()
-        self.notes: dict[str, Any] = {}  # facts for the result that the config does not tell
         self._views_checked = False
 
     @classmethod
-    def prerequisites(cls, config: RunConfig) -> dict[str, RunConfig]:
-        """Runs that must be finished before this one, by a name that `prepare` finds them under (a teacher, say)."""
-        return {}
-
-    @classmethod
-    def problems(cls, config: RunConfig) -> Iterator[Problem]:
-        """What about this combination of method, backbone and data cannot work; asked before any weights are loaded."""
-        yield from ()
-
-    @classmethod
-    def reads_corpus(cls, config: RunConfig) -> bool:
-        """Whether the result depends on the sentences; else they are neither read nor part of the run's identity."""
-        return cls.trains
-
-    @classmethod
     def check_corpus(cls, config: RunConfig, *, name: str, sentences: int) -> None:
-        """Asked of every corpus that is read, before any weights are loaded; as it stands: there is a whole batch.
-
-        Args:
-            config: of the run.
-            name: of the corpus.
-            sentences: how many it has.
-
-        Raises:
-            DataError: it is too small.
-        """
+        """There is a whole batch."""
         if sentences < config.data.global_batch_size:
             raise DataError(
                 f"the corpus '{name}' has {sentences} sentences, fewer than one batch of "
@@ -147,15 +101,6 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
     def objective(self, representations: Representations) -> dict[str, Tensor]:
         """The scalar `loss` and named parts of it, from float32 tensors of shape (v, b, ...)."""
 
-    @property
-    def sentence_encoder(self) -> SentenceEncoder:
-        """What embeds sentences at inference; it is what the run keeps."""
-        return self.encoder
-
-    def embed(self, rows: TokenRows) -> Tensor:
-        """Sentence vectors at inference, (n, d)."""
-        return self.sentence_encoder(rows)
-
     def prepare(self, preparation: Preparation) -> dict[str, float]:
         """What is done once before training, on every rank; on a resumed run too, before the state is restored.
 
@@ -163,14 +108,6 @@ class ContrastiveMethod(lightning.LightningModule, ABC):
             Metrics for the result: what the preparation cost, and what it found.
         """
         return {}
-
-    def fit(self, config: RunConfig, corpus: Corpus) -> dict[str, float]:
-        """What a method that reads the corpus and does not train makes of it; nothing else makes its encoder.
-
-        Returns:
-            Metrics for the result, as of `prepare`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} reads the corpus without training, and has no fit")
 
     def finish_step(self, batch: TokenRows) -> None:
         """What follows the loss of a step: state that the next step will see. Called without gradients."""

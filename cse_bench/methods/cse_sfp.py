@@ -17,7 +17,8 @@ from cse_bench.encoders.architecture import architecture_config, is_decoder
 from cse_bench.encoders.pooling import from_end
 from cse_bench.encoders.prompts import tokens_after
 from cse_bench.losses.info_nce import cosine_matrix, info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
+from cse_bench.methods.method import Shared
 
 
 class CSESFP(ContrastiveMethod):

@@ -25,9 +25,10 @@ from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
 from cse_bench.encoders.loading import open_encoder
 from cse_bench.errors import TrainingError
 from cse_bench.losses.masked_info_nce import masked_info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 from cse_bench.mining.calibration import summary
 from cse_bench.mining.method import MinesPairs

@@ -20,9 +20,10 @@ from cse_bench.encoders.architecture import architecture_config, max_positions
 from cse_bench.encoders.encoder import Encoder
 from cse_bench.encoders.weights import random_body
 from cse_bench.losses.info_nce import info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared, at_least_float32
+from cse_bench.methods.base import ContrastiveMethod, Representations, at_least_float32
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
+from cse_bench.methods.method import Shared
 from cse_bench.training.gather import gather
 
 

@@ -32,9 +32,10 @@ from cse_bench.encoders.transfer import take_weights
 from cse_bench.encoders.weights import pretrained_pooler
 from cse_bench.errors import EncoderError
 from cse_bench.losses.twin_tower import modulus_loss, partner_nce, sentence_by_sentence
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 from cse_bench.results.tables import print_lines
 

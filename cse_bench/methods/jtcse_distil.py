@@ -25,7 +25,8 @@ from cse_bench.encoders.summed import SummedEncoders
 from cse_bench.encoders.transfer import take_weights
 from cse_bench.errors import EncoderError
 from cse_bench.losses.info_nce import info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 
 

@@ -17,20 +17,20 @@ from torch import Tensor
 from cse_bench.config.messages import Problem
 from cse_bench.config.schema import RunConfig
 from cse_bench.data.corpora import Corpus
-from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.affine_map import AffineMap, MappedEncoder
 from cse_bench.encoders.architecture import architecture_config
 from cse_bench.encoders.whitening import SORTED, WHITENINGS, Whitening, moments, rank, rounding, spectrum, whitening_map
 from cse_bench.errors import DataError, EncoderError
 from cse_bench.evaluation.suite import Evaluator
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.method import Shared
+from cse_bench.methods.training_free import TrainingFree
 
 Kind = Literal[Whitening, "center", "none"]
 
 _SMALLEST_EPS = 1e-9  # below, rounding in float64 decides
 
 
-class Postprocessed(ContrastiveMethod):
+class Postprocessed(TrainingFree):
     r"""The backbone's vectors behind a fixed map, :math:`z = (x - m)\, W_{:, 1..k}`.
 
     Mean m and matrix W are fitted once, in float64, on sentences of the training corpus, without labels; the sentences
@@ -50,7 +50,7 @@ class Postprocessed(ContrastiveMethod):
             Vectors that come out of a LayerNorm, or means of such, obey one linear equation, so that :math:`\Sigma` has
             rank d - 1, and without a ridge the last direction would be rounding, blown up to variance 1. 0: no ridge;
             such vectors are then refused.
-        shared: see `ContrastiveMethod`.
+        shared: see `TrainingFree`.
 
     Raises:
         EncoderError: more dimensions than the vectors have.
@@ -58,7 +58,6 @@ class Postprocessed(ContrastiveMethod):
 
     status: ClassVar[str] = "baseline"
     citation: ClassVar[str] = "Su, Cao, Liu and Ou, 2021, arXiv 2103.15316; Huang et al., 2021, arXiv 2104.01767"
-    trains: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -193,18 +192,6 @@ class Postprocessed(ContrastiveMethod):
         name = f"{done} {self.dimensions}" if self.dimensions < width else done
         affine_map = AffineMap(name=name, width=width, dimensions=self.dimensions, mean=mean, matrix=matrix)
         return MappedEncoder(self.encoder, affine_map)
-
-    def views(self, batch: TokenRows) -> TokenRows:
-        """The sentences themselves."""
-        return batch
-
-    def represent(self, rows: TokenRows) -> Representations:
-        """The mapped vectors."""
-        return {"z": self.mapped(rows)}
-
-    def objective(self, representations: Representations) -> dict[str, Tensor]:
-        """There is none; asking for it is a bug."""
-        raise AssertionError("post-processing has no objective and is never trained")
 
 
 def _needed(kind: Kind, dimensions: int | None, width: int) -> int:

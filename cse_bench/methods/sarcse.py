@@ -31,8 +31,9 @@ from cse_bench.losses.reconstruction import (
     variance_explained,
     weighted_mean,
 )
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared, at_least_float32
+from cse_bench.methods.base import ContrastiveMethod, Representations, at_least_float32
 from cse_bench.methods.dropout_views import dropout_problem
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 
 _SPECIAL_TOKENS = 2  # one before the sentence, one after it

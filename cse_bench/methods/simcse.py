@@ -14,9 +14,10 @@ from cse_bench.config.messages import Problem
 from cse_bench.config.schema import RunConfig
 from cse_bench.data.rows import TokenRows
 from cse_bench.losses.info_nce import info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
+from cse_bench.methods.method import Shared
 
 
 class SimCSE(ContrastiveMethod):

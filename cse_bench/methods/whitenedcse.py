@@ -18,9 +18,10 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config
 from cse_bench.losses.info_nce import info_nce
 from cse_bench.losses.whitening import Engine, whiten_groups
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.gather import world_size
 

@@ -8,7 +8,7 @@ from cse_bench.config.schema import RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import load_encoder, save_encoder
 from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
-from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.methods.training_free import TrainingFree
 from cse_bench.results.run_directory import RunDirectory
 from cse_bench.training.precision import device_type
 from cse_bench.training.train import TrainingSummary
@@ -27,7 +27,7 @@ def fit(config: RunConfig, directory: RunDirectory) -> tuple[TrainingSummary, Se
         A summary of no steps, and the encoder, as it was saved.
     """
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # random weights are those training starts from
-    method: ContrastiveMethod = build(
+    method: TrainingFree = build(
         config.method, encoder=build_encoder(config.backbone), optimizer=config.optimizer, seed=config.seed
     )
     method.to(torch.device(device_type(config.trainer.arguments().get("accelerator", "auto")))).eval()

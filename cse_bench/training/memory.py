@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cse_bench.data.rows import TokenRows
 from cse_bench.methods.base import ContrastiveMethod, at_least_float32
+from cse_bench.methods.method import Method
 from cse_bench.training.precision import autocast
 
 
@@ -55,7 +56,7 @@ class Memory:
         return kept + self.activations + self.temporaries
 
 
-def with_fake_tensors(method: ContrastiveMethod, mode: FakeTensorMode) -> None:
+def with_fake_tensors(method: Method, mode: FakeTensorMode) -> None:
     """Turns a method that was built on the meta device into one of fake tensors, in place; what is shared stays shared.
 
     Building under the mode itself would not do: PEFT moves its layers to another dtype, which fake parameters refuse.
@@ -134,7 +135,7 @@ def training_memory(
     )
 
 
-def inference_memory(method: ContrastiveMethod, rows: TokenRows, *, precision: str, gpu: bool) -> Memory:
+def inference_memory(method: Method, rows: TokenRows, *, precision: str, gpu: bool) -> Memory:
     """The peak of one forward of a fake method's `embed`, nothing kept for a backward.
 
     Args:

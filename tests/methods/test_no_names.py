@@ -9,7 +9,8 @@ import pytest
 import cse_bench
 
 PACKAGE = Path(cse_bench.__file__).parent
-SHARED = {"__init__", "base", "head", "dropout_views", "preparation"}  # what methods share lies beside them
+# What methods share lies beside them.
+SHARED = {"__init__", "base", "head", "dropout_views", "method", "preparation", "training_free"}
 EXCEPTIONS = {
     ("run.py", "untrained"),  # the baseline that every result is compared with, by design,
     ("results/tables.py", "untrained"),  # and its column

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cse_bench.data.rows import TokenRows, stacked
 from cse_bench.losses.info_nce import info_nce
-from cse_bench.methods.base import ContrastiveMethod, Representations, Shared
+from cse_bench.methods.base import ContrastiveMethod, Representations
+from cse_bench.methods.method import Shared
 
 
 class SwappedWords(ContrastiveMethod):

@@ -4,7 +4,6 @@ The `parse_*` functions turn text into pairs and name file and line of an error;
 and asserts the numbers of pairs and the checksums.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from cse_bench.errors import DataError
-from cse_bench.evaluation.sts_folder import find_file, sts_root
+from cse_bench.evaluation.senteval_folder import HUB_FILE, HUB_REPOSITORY, FileSet, SentEvalFolder
 from cse_bench.evaluation.sts_tables import SHA256, STSB_PAIRS, SUBSETS, TEST_PAIRS
+
+HOW_TO_GET = (
+    "set paths.data (environment variable CSE_BENCH_DATA) to a folder that holds sts/STS12-en-test to "
+    "sts/STS16-en-test, sts/STSBenchmark and sts/SICK in SentEval's form (or to SentEval's data/downstream), "
+    f"or go online with paths.data=null to fetch {HUB_FILE} of the Hub dataset {HUB_REPOSITORY}"
+)
+
+
+STS = FileSet(
+    what="STS",
+    sha256=SHA256,
+    # Our layout, SentEval's own (where SICK lies beside STS), and the folder of the tasks itself.
+    parents=("sts", "STS", ""),
+    cache="senteval",
+    how_to_get=HOW_TO_GET,
+)
 
 RESTORE = "restore SentEval's file (tokenised; STS also lower-cased), or unset paths.data to fetch it from the Hub"
 
@@ -88,10 +103,7 @@ class STSFiles:
             data: Folder that holds `sts/`, or a SentEval `downstream` folder; None takes the files from the Hub.
             cache: Folder for files from the Hub.
         """
-        self._data = data
-        self._cache = cache
-        self._root: Path | None = None
-        self._sources: dict[str, str] = {}
+        self._folder = SentEvalFolder(STS, data=data, cache=cache)
 
     def test(self, task: str) -> list[Pairs]:
         """Sub-sets of a test task, a single one for `stsb` and `sickr`.
@@ -127,7 +139,7 @@ class STSFiles:
 
     def sources(self) -> dict[str, str]:
         """sha256 of every file read so far, by folder and name, the same for every layout of the root."""
-        return dict(self._sources)
+        return dict(self._folder.sources)
 
     def _subset(self, folder: str, name: str, expected: int) -> Pairs:
         inputs_file, grades_file = f"{folder}/STS.input.{name}.txt", f"{folder}/STS.gs.{name}.txt"
@@ -137,11 +149,7 @@ class STSFiles:
         return self._checked(pairs, expected, files=[inputs_file, grades_file])
 
     def _read(self, file: str) -> tuple[str, Path]:
-        if self._root is None:
-            self._root = sts_root(data=self._data, cache=self._cache)
-        path = find_file(self._root, file)
-        content = path.read_bytes()
-        self._sources[file] = hashlib.sha256(content).hexdigest()
+        content, path = self._folder.read(file)
         try:
             return content.decode("utf-8"), path
         except UnicodeDecodeError as error:
@@ -152,9 +160,9 @@ class STSFiles:
         if len(pairs.gold) != expected:
             raise DataError(f"{', '.join(files)}: found {len(pairs.gold)} graded pairs, expected {expected}: {RESTORE}")
         for file in files:
-            if self._sources[file] != SHA256[file]:
+            if (found := self._folder.sources[file]) != SHA256[file]:
                 raise DataError(
-                    f"{file}: found sha256 {self._sources[file]}, expected {SHA256[file]}. Another form of the text "
+                    f"{file}: found sha256 {found}, expected {SHA256[file]}. Another form of the text "
                     f"(raw, cased) gives other numbers than the papers': {RESTORE}"
                 )
         return pairs

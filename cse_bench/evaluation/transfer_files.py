@@ -6,7 +6,6 @@ asserted whole: examples per class first, because of two true messages about a c
 then the checksum, which also sees a flipped byte or a changed encoding.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cse_bench.errors import DataError
-from cse_bench.evaluation.sts_folder import HUB_FILE, HUB_REPOSITORY, FileSet, find_file, sts_root
+from cse_bench.evaluation.senteval_folder import HUB_FILE, HUB_REPOSITORY, FileSet, SentEvalFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +204,7 @@ class TransferFiles:
             data: Folder that holds `transfer/`, or a SentEval `downstream` folder; None takes the files from the Hub.
             cache: Folder for files from the Hub.
         """
-        self._data = data
-        self._cache = cache
-        self._root: Path | None = None
-        self._sources: dict[str, str] = {}
+        self._folder = SentEvalFolder(TRANSFER, data=data, cache=cache)
 
     def binary(self, task: str) -> Examples:
         """`mr`, `cr`, `subj` or `mpqa`: first the examples of class 1, then those of class 0.
@@ -232,13 +228,10 @@ class TransferFiles:
 
     def sources(self) -> dict[str, str]:
         """sha256 of every file read so far, by folder and name, the same for every layout of the root."""
-        return dict(self._sources)
+        return dict(self._folder.sources)
 
     def _checked(self, file: str, label: int = -1) -> Examples:
-        if self._root is None:
-            self._root = sts_root(data=self._data, cache=self._cache, files=TRANSFER)
-        path = find_file(self._root, file, TRANSFER)
-        content = path.read_bytes()
+        content, path = self._folder.read(file)
         facts = FILES[file]
         try:
             text = content.decode(facts.encoding)
@@ -248,13 +241,11 @@ class TransferFiles:
         counts = dict(sorted(Counter(examples.labels.tolist()).items()))
         if counts != facts.counts:
             raise DataError(f"{path}: found {_told(counts)}, expected {_told(facts.counts)}: {RESTORE}")
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != facts.sha256:
+        if (found := self._folder.sources[file]) != facts.sha256:
             raise DataError(
-                f"{path}: found sha256 {digest}, expected {facts.sha256}: some bytes are not SentEval's (damaged, "
+                f"{path}: found sha256 {found}, expected {facts.sha256}: some bytes are not SentEval's (damaged, "
                 f"another encoding, or raw text), which gives other numbers than the papers': {RESTORE}"
             )
-        self._sources[file] = digest
         return examples
 
 

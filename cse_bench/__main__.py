@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cse_bench.config.location import conf_directory
 from cse_bench.config.messages import refuse
 from cse_bench.config.overrides import check_overrides
-from cse_bench.errors import CSEBenchError
+from cse_bench.errors import BusyError, CSEBenchError
 from cse_bench.results.sweep import close_sweep
 
 _CONF = conf_directory()
@@ -45,19 +45,30 @@ def _run(config: DictConfig) -> float | None:
         return None
     from pathlib import Path
 
-    from cse_bench.results.sweep import note_run
+    from cse_bench.results.missing import reuse_notes
+    from cse_bench.results.sweep import comes_back, note_busy, note_run
     from cse_bench.results.tables import print_lines, print_table, run_table
-    from cse_bench.run import run
+    from cse_bench.run import run, run_directory
 
-    results = run(run_config)
+    job = HydraConfig.get()
+    in_sweep = job.mode == RunMode.MULTIRUN
+    try:
+        results = run(run_config, wait=in_sweep and not comes_back(job.sweeper))
+    except BusyError:
+        if not in_sweep:
+            raise
+        directory = run_directory(run_config).path
+        note_busy(directory, list(job.overrides.task))
+        print_lines([f"{directory}: another process is at it; this sweep goes on and comes back to it"])
+        return None
     if results["reused"]:
-        print_lines(["this run was finished before (overwrite=true runs it again)"])
+        print_lines(["this run was finished before (overwrite=true runs it again)", *reuse_notes([results])])
     print_table(run_table(results, results["baseline"]))
     print_lines([f"results: {results['directory']}"])
     baseline = results["baseline_directory"]
     note_run(Path(results["directory"]), Path(baseline) if baseline else None)
-    selection = results["selection"]
-    return selection["value"] if selection else None
+    metric = run_config.evaluation.selection_metric
+    return results["metrics"].get(metric) if metric else None
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def command_line(entry: Callable[[], object], *, config_name: str) -> None:
         stop("stopped at once; the same command goes on from the last checkpoint", code=130)
     except BaseException as error:
         if type(error).__name__ == "Interrupted":  # by name: torch is not imported until a run starts
-            stop(f"{error}; saved, the same command goes on from here", code=128 + error.signal_number)  # type: ignore[attr-defined]
+            stop(str(error), code=128 + error.signal_number)  # type: ignore[attr-defined]
         raise
 
 

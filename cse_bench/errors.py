@@ -13,6 +13,10 @@ class ConfigError(CSEBenchError):
     """A config key, value or combination is not valid. Raised before any weights are loaded."""
 
 
+class BusyError(ConfigError):
+    """Another process is at this run."""
+
+
 class DataError(CSEBenchError):
     """A corpus or evaluation file is missing, damaged or not what it should be. Names file and line."""
 

@@ -23,6 +23,7 @@ from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.methods.method import Method
 from cse_bench.results.run_directory import method_name
 from cse_bench.training.devices import device_problems
+from cse_bench.training.four_bit import store_in_four_bits
 from cse_bench.training.memory import Memory, inference_memory, training_memory, with_fake_tensors
 from cse_bench.training.precision import device_type, resolve_precision
 from cse_bench.training.schedule import Schedule, planned_schedule
@@ -176,13 +177,15 @@ def plan(config: RunConfig) -> Plan:
     devices = _devices(config)
     device = device_type(str(trainer.get("accelerator", "auto")))
     mode = FakeTensorMode()
-    method = _method(config)
+    method = method_on_meta(config)
     precision, precision_remark = _precision(config, device=device, trains=method.trains)
     parameters = {
         "total": sum(p.numel() for p in method.parameters()),
         "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad) if method.trains else 0,
         "inference": sum(p.numel() for p in method.sentence_encoder.parameters()),
     }
+    if isinstance(config.backbone.adapter, QLoraAdapter):
+        store_in_four_bits(method.encoder.plain_body, config.backbone.adapter)
     length, length_remark = _row_tokens(config, limit=method.encoder.tokenizer.max_positions)
     with_fake_tensors(method, mode)
     if isinstance(method, ContrastiveMethod):
@@ -230,8 +233,7 @@ def plan(config: RunConfig) -> Plan:
             "precision": precision_remark,
             "row_tokens": length_remark,
             "steps": f"trainer.max_steps={max_steps}" if max_steps > 0 else f"trainer.max_epochs={max_epochs}",
-            "parameters": f"backbone.dtype={config.backbone.dtype}"
-            + (", four-bit storage not modelled" if isinstance(config.backbone.adapter, QLoraAdapter) else ""),
+            "parameters": _storage(config.backbone),
             "activations": "run without content" + (", as fused GPU kernels keep it" if device == "cuda" else ""),
             "temporaries": temporaries,
         },
@@ -244,7 +246,7 @@ def _before(config: RunConfig) -> Iterator[str]:
         yield f"{name}: {method_name(needed)}, seed {needed.seed}"
 
 
-def _method(config: RunConfig) -> Method:
+def method_on_meta(config: RunConfig) -> Method:
     """The method on the meta device, as training builds it."""
     backbone = config.backbone
     kind = architecture_config(backbone)
@@ -308,6 +310,13 @@ def _described(backbone: Backbone) -> str:
     kind = {"lora": "LoRA", "qlora": "QLoRA"}
     adapter = f" + {kind[backbone.adapter.type]} r={backbone.adapter.r}" if backbone.adapter else ""
     return f"{backbone.name}{adapter}{' with a prompt' if backbone.prompt else ''}"
+
+
+def _storage(backbone: Backbone) -> str:
+    if not isinstance(backbone.adapter, QLoraAdapter):
+        return f"backbone.dtype={backbone.dtype}"
+    scales = "8-bit scales" if backbone.adapter.double_quant else "float32 scales"
+    return f"linear layers in {backbone.adapter.quant_type} with {scales}, the rest in float32"
 
 
 def _count(number: int | None) -> str:

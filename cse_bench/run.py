@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cse_bench.config.bind import build, locate
-from cse_bench.config.identity import group_identity, identity
+from cse_bench.config.identity import corpus_fingerprint, group_identity, identity
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
@@ -24,7 +24,7 @@ from cse_bench.training.cost import inference_flops, peak_memory_bytes, reset_pe
 from cse_bench.training.fit import fit
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
 from cse_bench.training.precision import device_type
-from cse_bench.training.resume import Interrupted
+from cse_bench.training.resume import Interrupted, stopping_on_sigterm
 from cse_bench.training.train import TrainingSummary, train
 
 RESULT_FORMAT = 1
@@ -45,20 +45,20 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         CSEBenchError: the data, the weights or the machine are not what the config needs.
         Interrupted: the run was asked to stop; its state is saved and the same command goes on.
     """
-    method = locate(config.method.target)
+    if (answer := finished(config)) is not None:
+        return answer
     # Data first: what is missing or damaged is told before any weights are loaded.
-    fingerprint = _check_corpus(config) if method.reads_corpus(config) else None
+    fingerprint = _check_corpus(config) if locate(config.method.target).reads_corpus(config) else None
     dev_tasks = build_tasks(config.evaluation.dev)
     check_selection_metric(config.evaluation.selection_metric, dev_tasks)
     tasks = dev_tasks + build_tasks(config.evaluation.test)
-    directory = RunDirectory(Path(config.paths.output_dir).expanduser() / run_name(config, fingerprint))
-    baseline = _baseline(config) if not method.is_backbone and config.evaluation.baseline and tasks else None
-    if directory.is_complete() and not config.overwrite:
-        return _answer(directory, baseline, reused=True)
+    directory = _directory(config, fingerprint)
+    # Runs of a parallel sweep need the same baseline at the same time: one does it, the others wait.
+    baseline = run(_baseline(config), wait=True) if _has_baseline(config) else None
     prerequisites = run_prerequisites(config)
-    with directory.locked(wait=wait):
+    with directory.locked(wait=wait), stopping_on_sigterm():
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
-            return _answer(directory, baseline, reused=True)
+            return _answer(directory, directory.results(), baseline, reused=True)
         reset_peak_memory()
         results = _first_results(config, directory, fingerprint)
         directory.start(config, results)
@@ -84,11 +84,46 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
             raise
         close_loggers(loggers)
         directory.clear()  # a complete run does not resume
-    return _answer(directory, baseline, reused=False)
+    return _answer(directory, directory.results(), baseline, reused=False)
 
 
-def _answer(directory: RunDirectory, baseline: dict[str, Any] | None, *, reused: bool) -> dict[str, Any]:
-    return directory.results() | {
+def finished(config: RunConfig) -> dict[str, Any] | None:
+    """What `run` returns where nothing is left to do, neither for the run nor for its baseline; else None.
+
+    Reads no data but the corpus's fingerprint, which is part of the run's identity.
+
+    Raises:
+        DataError: the corpus is missing or another one than was asked for.
+    """
+    if config.overwrite:
+        return None
+    directory = run_directory(config)
+    results = directory.results()
+    if results.get("status") != "complete":
+        return None
+    if not _has_baseline(config):
+        return _answer(directory, results, None, reused=True)
+    baseline = finished(_baseline(config))
+    return None if baseline is None else _answer(directory, results, baseline, reused=True)
+
+
+def run_directory(config: RunConfig) -> RunDirectory:
+    """Where a run lies, or would.
+
+    Raises:
+        DataError: as for `finished`.
+    """
+    return _directory(config, corpus_fingerprint(config))
+
+
+def _directory(config: RunConfig, fingerprint: str | None) -> RunDirectory:
+    return RunDirectory(Path(config.paths.output_dir).expanduser() / run_name(config, fingerprint))
+
+
+def _answer(
+    directory: RunDirectory, results: dict[str, Any], baseline: dict[str, Any] | None, *, reused: bool
+) -> dict[str, Any]:
+    return results | {
         "directory": str(directory.path),
         "baseline": baseline["metrics"] if baseline else None,
         "baseline_directory": baseline["directory"] if baseline else None,
@@ -97,7 +132,7 @@ def _answer(directory: RunDirectory, baseline: dict[str, Any] | None, *, reused:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, Interrupted | KeyboardInterrupt):
+    if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit):  # submitit exits when it puts a job back
         return {"status": "interrupted", "finished": _now()}
     reason = str(error) if isinstance(error, CSEBenchError) else f"{type(error).__name__}: {error}"
     return {"status": "failed", "finished": _now(), "error": reason}
@@ -123,15 +158,20 @@ def _check_corpus(config: RunConfig) -> str:
     return fingerprint
 
 
-def _baseline(config: RunConfig) -> dict[str, Any]:
+def _has_baseline(config: RunConfig) -> bool:
+    evaluation = config.evaluation
+    backbone_itself = locate(config.method.target).is_backbone
+    return not backbone_itself and evaluation.baseline and bool(evaluation.dev or evaluation.test)
+
+
+def _baseline(config: RunConfig) -> RunConfig:
     """The untrained backbone under the same evaluation: a run of its own, done once and found again."""
     untrained = Component.model_validate({"_target_": f"{Untrained.__module__}.{Untrained.__qualname__}"})
     evaluation = config.evaluation.model_copy(update={"baseline": False})
-    # Runs of a parallel sweep need the same baseline at the same time: one does it, the others wait.
     update: dict[str, Any] = {"method": untrained, "evaluation": evaluation, "overwrite": False}
     if config.backbone.adapter is not None and config.backbone.adapter.type == "lora":
         update["backbone"] = config.backbone.model_copy(update={"adapter": None})  # its updates start at zero
-    return run(config.model_copy(update=update), wait=True)
+    return config.model_copy(update=update)
 
 
 def run_prerequisites(config: RunConfig) -> dict[str, dict[str, Any]]:
@@ -181,9 +221,8 @@ def _make_encoder(
     if not locate(config.method.target).trains:
         return fit(config, directory)
     encoders = saved_encoders(prerequisites)
-    ranks = number_of_ranks(config)
-    if ranks > 1:
-        summary = train_on_ranks(config, directory, ranks=ranks, prerequisites=encoders)
+    if number_of_ranks(config) > 1:
+        summary = train_on_ranks(config, directory, prerequisites=encoders)
     else:
         summary = train(config, directory, loggers=loggers, prerequisites=encoders)
     return summary, load_encoder(directory.model)
@@ -219,6 +258,7 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
             "name": method_name(config),
             "status": method.status,
             "citation": method.citation,
+            "version": method.version,
             "is_backbone": method.is_backbone,
         },
         "backbone": config.backbone.name,

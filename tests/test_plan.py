@@ -31,15 +31,14 @@ from tests.tiny import composed
 
 _ENTRIES = sorted(path.stem for path in (conf_directory() / "backbone").glob("*.yaml"))
 _METHODS = sorted(path.stem for path in (conf_directory() / "method").glob("*.yaml"))
-_LORA = "backbone.adapter={type:lora,r:4,alpha:8,dropout:0.1,target_modules:all-linear}"
-_BERT_256 = [
+LORA = "backbone.adapter={type:lora,r:4,alpha:8,dropout:0.1,target_modules:all-linear}"
+BERT_256 = [
     "backbone=tiny_bert",
     "backbone.architecture.hidden_size=256",
     "backbone.architecture.num_hidden_layers=4",
     "backbone.architecture.num_attention_heads=4",
     "backbone.architecture.intermediate_size=1024",
 ]
-
 # Millions, of the body without head and pooler: the sizes that Transformers' own checkpoints have.
 _KNOWN_SIZES = {
     "bert_base": 108.89,
@@ -70,7 +69,11 @@ def printed(made: Plan) -> str:
 
 def real_method(config: RunConfig) -> ContrastiveMethod:
     method: ContrastiveMethod = build(
-        config.method, encoder=build_encoder(config.backbone), optimizer=config.optimizer, split_rows_by_length=False
+        config.method,
+        encoder=build_encoder(config.backbone),
+        optimizer=config.optimizer,
+        split_rows_by_length=False,
+        gradient_cache_rows=config.data.gradient_cache_rows,
     )
     return method.train()
 
@@ -130,7 +133,7 @@ def no_weights_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # Parameters
 
 
-@pytest.mark.parametrize("overrides", [[], [_LORA], ["backbone=tiny_llama"], ["backbone=tiny_llama", _LORA]])
+@pytest.mark.parametrize("overrides", [[], [LORA], ["backbone=tiny_llama"], ["backbone=tiny_llama", LORA]])
 def test_parameters_are_those_of_the_real_method(overrides: list[str]) -> None:
     overrides = ["backbone=tiny_bert", *overrides]
     method = real_method(composed("evaluation=none", *overrides))
@@ -156,7 +159,7 @@ def test_every_entry_has_its_known_size(entry: str) -> None:
 
 
 def test_every_entry_with_an_architecture_is_covered() -> None:
-    assert set(_ENTRIES) - set(_KNOWN_SIZES) == {"hub", "local", "tiny_bert", "tiny_llama"}
+    assert set(_ENTRIES) - set(_KNOWN_SIZES) == {"hub", "local", "tiny_bert", "tiny_llama", "tiny_mistral", "tiny_opt"}
 
 
 @pytest.mark.usefixtures("no_weights_no_network")
@@ -203,9 +206,9 @@ def test_a_hub_model_without_architecture_is_refused() -> None:
     [
         ["backbone=tiny_bert"],
         ["backbone=bert_tiny"],
-        _BERT_256,
+        BERT_256,
         ["backbone=tiny_llama"],
-        ["backbone=tiny_llama", _LORA],
+        ["backbone=tiny_llama", LORA],
     ],
     ids=["tiny_bert", "bert_tiny", "bert_256x4", "tiny_llama", "tiny_llama_lora"],
 )
@@ -238,6 +241,14 @@ def test_planning_allocates_no_weights_and_no_activations() -> None:
     config = composed("dry_run=true", "evaluation=none", "backbone=bert_base")
     plan(config)  # imports and caches
     assert allocated_at_peak(lambda: plan(config) and None) < 2**20
+
+
+@pytest.mark.parametrize(
+    "saving", ["data.gradient_cache_rows=16", "backbone.gradient_checkpointing=true"], ids=["caching", "checkpointing"]
+)
+def test_what_a_gpu_computes_again_is_planned(saving: str) -> None:
+    plain, saved = (planned("backbone=tiny_bert", "trainer=gpu", *more) for more in ([], [saving]))
+    assert saved.memory.activations < 0.5 * plain.memory.activations
 
 
 def test_a_gpu_keeps_less_than_the_cpu() -> None:

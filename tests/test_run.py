@@ -79,6 +79,7 @@ def test_results_say_everything(results: dict[str, Any], config: RunConfig) -> N
         "name": "simcse",
         "status": "official code",
         "citation": "Gao, Yao and Chen, EMNLP 2021, arXiv 2104.08821",
+        "version": 1,
         "is_backbone": False,
         "notes": {},
     }

@@ -8,6 +8,7 @@ are left out.
 import importlib
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Unpack, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -36,6 +37,7 @@ def locate(target: str) -> Any:
     return getattr(module, attribute)
 
 
+@cache  # a sweep binds the same few classes once a job
 def signature_model(target: Any, *, supplied: frozenset[str]) -> type[BaseModel]:
     """A pydantic model with the fields of `target`'s signature, less those the framework supplies."""
     function = target.__init__ if inspect.isclass(target) else target

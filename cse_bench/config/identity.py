@@ -1,17 +1,20 @@
 """The identity of a run: the hash of everything in its config that decides its numbers.
 
 The whole resolved config counts, less the keys listed here, so that no option can be forgotten: matching runs by a
-hand-picked list of keys resumes the wrong run sooner or later.
+hand-picked list of keys resumes the wrong run sooner or later. Beside the config count the content of what it names by
+a path (corpus, weights, encoders of other runs) and the `version` of its method and tasks.
 """
 
 import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from cse_bench.config.bind import locate
-from cse_bench.config.schema import RunConfig
+from cse_bench.config.bind import build, locate
+from cse_bench.config.schema import Component, RunConfig
+from cse_bench.data.checksums import folder_sha256
 
 # Where things are kept, how they are shown and how fast they are read: the numbers do not depend on these.
 _NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint_every_steps")
@@ -21,6 +24,8 @@ _ONLY_TRAINING_IN_EVALUATION = ("eval_every_steps", "eval_last_step", "selection
 _NOT_IDENTITY_IN_DATA = ("num_workers", "path")
 _NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_model_summary")
 _NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
+# What is read of a folder with an encoder; a README or a copy of the weights in another format decides nothing.
+_READ_OF_AN_ENCODER = ("*.safetensors", "*.json", "*.txt", "*.model", "*.py")
 
 
 def identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
@@ -44,7 +49,74 @@ def group_identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
 def _identity_of(config: RunConfig, corpus_fingerprint: str | None) -> dict[str, Any]:
     method = locate(config.method.target)
     content = deciding(config.model_dump(mode="json", by_alias=True), trains=method.trains)
+    for key, path in encoders_by_path(config).items():
+        _replace(content, key, content_of_encoder(path))
+    # Left out where it says nothing, so that runs from before such facts were there are found again.
+    content |= {"beyond_config": facts} if (facts := _beyond_config(config)) else {}
     return content | {"corpus_fingerprint": corpus_fingerprint if method.reads_corpus(config) else None}
+
+
+def corpus_fingerprint(config: RunConfig) -> str | None:
+    """The fingerprint of the training text; None where the method does not read it.
+
+    Raises:
+        DataError: the corpus is missing or another one than was asked for.
+    """
+    if not locate(config.method.target).reads_corpus(config):
+        return None
+    fingerprint: str = build(config.data.corpus).fingerprint()
+    return fingerprint
+
+
+def encoders_by_path(config: RunConfig) -> dict[str, str]:
+    """Config key -> path or Hub id, for everything whose weights are named so in a config of a run."""
+    found = dict(locate(config.method.target).encoders_by_path(config))
+    if config.backbone.source == "local" and config.backbone.path is not None:
+        found["backbone.path"] = config.backbone.path
+    return found
+
+
+def content_of_encoder(path: str) -> str:
+    """A hash of the files of an encoder or a run's encoder; a Hub id, whose content is not here, stays as it is."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return path
+    if (folder / "results.json").is_file():  # a run: its encoder alone is read, and its log changes without it
+        folder = folder / "model"
+    return f"sha256:{folder_sha256(folder, patterns=_READ_OF_AN_ENCODER)}"
+
+
+def _beyond_config(config: RunConfig) -> dict[str, Any]:
+    """What decides numbers and stands in no config: versions of definitions, and what other runs need first."""
+    facts: dict[str, Any] = {}
+    tasks = {"dev": config.evaluation.dev, "test": config.evaluation.test}
+    parts = {f"evaluation.{split}.{name}": task for split, group in tasks.items() for name, task in group.items()}
+    for key, component in {"method": config.method, **parts}.items():
+        if (version := _version(component)) > 1:
+            facts[f"{key}.version"] = version
+    for name, before in locate(config.method.target).prerequisites(config).items():
+        facts |= {f"{name}: {key}": value for key, value in _beyond_config(before).items() if "evaluation." not in key}
+        facts |= {f"{name}: {key}": content_of_encoder(path) for key, path in _own_encoders(before, config).items()}
+    return facts
+
+
+def _own_encoders(before: RunConfig, config: RunConfig) -> dict[str, str]:
+    """Encoders that a prerequisite names and the run itself does not."""
+    named = set(encoders_by_path(config).values())
+    return {key: path for key, path in encoders_by_path(before).items() if path not in named}
+
+
+def _version(component: Component) -> int:
+    """The version of a definition: raised whenever the numbers of equal settings change; 1 where a class has none."""
+    version = getattr(locate(component.target), "version", 1)
+    return version if isinstance(version, int) else 1
+
+
+def _replace(content: dict[str, Any], key: str, value: str) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        content = content[group]
+    content[last] = value
 
 
 def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
@@ -72,6 +144,8 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
     for component in (corpus, *tasks):
         for key in ("data", "cache"):
             component.pop(key, None)
+    if not backbone.get("gradient_checkpointing"):
+        backbone.pop("gradient_checkpointing", None)  # runs from before the key was there are found again
     if backbone.get("source") != "random":
         backbone.pop("architecture", None)  # describes the weights that are loaded; only `random` is built from it
     if not trains:
@@ -80,6 +154,7 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
         for key in _ONLY_TRAINING_IN_EVALUATION:
             evaluation.pop(key, None)
         backbone.pop("dropout", None)
+        backbone.pop("gradient_checkpointing", None)
         if (backbone.get("adapter") or {}).get("type") == "lora":
             backbone["adapter"] = None  # low-rank updates start at zero
         if backbone.get("source") != "random":

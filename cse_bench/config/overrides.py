@@ -5,6 +5,7 @@ compares them with what the config holds, and reports all problems together.
 """
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,40 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cse_bench.config.messages import Problem, nearest
+
+# Keys that are known elsewhere and mean something that is done otherwise here.
+_OTHERWISE = {
+    "trainer.accumulate_grad_batches": "not here: a sentence would have the negatives of its own part of the batch "
+    "only; data.global_batch_size with data.gradient_cache_rows gives the whole batch in as little memory"
+}
+
+
+# Launchers and sweepers that are packages of their own, and the extra of ours that installs them.
+_PLUGINS = {
+    "joblib": ("hydra_joblib_launcher", "sweep"),
+    "submitit_local": ("hydra_submitit_launcher", "sweep"),
+    "submitit_slurm": ("hydra_submitit_launcher", "sweep"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "ray_aws": ("hydra_ray_launcher", "ray"),
+    "tune": ("optuna", "tune"),
+}
+
+
+def _plugin_problem(override: Override) -> Iterator[Problem]:
+    """A launcher or sweeper that is known and not installed."""
+    key, value = override.key_or_group, str(override.value())
+    if key not in ("hydra/launcher", "hydra/sweeper") or value not in _PLUGINS:
+        return
+    package, extra = _PLUGINS[value]
+    if find_spec(package) is None and not _has_plugin(package):
+        yield Problem(key, f"'{value}' is not installed; pip install 'cse_bench[{extra}]'")
+
+
+def _has_plugin(package: str) -> bool:
+    try:
+        return find_spec(f"hydra_plugins.{package}") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
@@ -109,6 +144,7 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
             continue
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            problems += _plugin_problem(override)
             continue
         if key in groups:
             options = groups[key]
@@ -126,7 +162,9 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
             key = override.key_or_group
             # `+key` adds to an open group; what the group accepts is its schema's business, later.
             added = override.is_add() and key.rpartition(".")[0] in known
-            if key not in known and not added:
+            if key in _OTHERWISE:
+                problems.append(Problem(key, _OTHERWISE[key]))
+            elif key not in known and not added:
                 problems.append(Problem(key, f"unknown key{nearest_key(key, [*known, *groups])}"))
     return problems
 

@@ -95,6 +95,7 @@ class Backbone(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     padding_side: Literal["right", "left"]
     dropout: Annotated[float, Field(ge=0, lt=1)] | None
+    gradient_checkpointing: bool = False
     trust_remote_code: bool
     architecture: dict[str, Any] | None
 
@@ -194,6 +195,9 @@ class EvaluateConfig(Section):
     evaluation: Evaluation
     accelerator: Literal["auto", "cpu", "gpu"]
     output: str | None
+    tasks: Annotated[list[str], Field(min_length=1)] | None
+    mteb_output: str
+    overwrite: bool
     paths: Paths
 
 
@@ -230,3 +234,54 @@ class DashboardConfig(Section):
     url: str | None
     dry_run: bool
     output: str | None
+
+
+class EncodeConfig(Section):
+    """`python -m cse_bench.encode`: sentences in, vectors out."""
+
+    model: str
+    input: str
+    output: str
+    input_format: Literal["text", "jsonl", "parquet"] | None
+    field: str | None
+    column: str | None
+    empty_lines: Literal["keep", "error"]
+    max_length: Annotated[int, Field(ge=3)] | None
+    normalize: bool
+    output_dtype: Literal["float32", "float16"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    batch_tokens: Annotated[int, Field(ge=1)]
+    window: Annotated[int, Field(ge=1)]
+    overwrite: bool
+    pooling: Pooling | None
+    prompt: str | None
+    padding_side: Literal["right", "left"] | None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    trust_remote_code: bool
+    accelerator: Literal["auto", "cpu", "gpu"]
+
+    _spelling = field_validator("precision", mode="before")(_normalise_precision)
+
+
+class SearchConfig(Section):
+    """`python -m cse_bench.search`: the nearest sentences of a query."""
+
+    index: str
+    text: str | None
+    query: str | None
+    top_k: Annotated[int, Field(ge=1)]
+    model: str | None
+    trust_remote_code: bool
+    accelerator: Literal["auto", "cpu", "gpu"]
+
+
+class ExportConfig(Section):
+    """`python -m cse_bench.export`: a run's encoder for sentence-transformers, without cse_bench."""
+
+    run: str
+    to: str
+    adapter_weights: Literal["merge", "keep"]
+    overwrite: bool
+    push_to_hub: str | None
+    private: bool

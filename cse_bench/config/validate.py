@@ -9,7 +9,18 @@ from pydantic import BaseModel, ValidationError
 
 from cse_bench.config.bind import bind, locate
 from cse_bench.config.messages import Problem, problems_of, refuse
-from cse_bench.config.schema import Component, DashboardConfig, EvaluateConfig, QLoraAdapter, ReportConfig, RunConfig
+from cse_bench.config.schema import (
+    Component,
+    DashboardConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    ExportConfig,
+    QLoraAdapter,
+    ReportConfig,
+    RunConfig,
+    SearchConfig,
+)
+from cse_bench.config.strategy import sharding_problems
 from cse_bench.encoders.adapters import quantisation_problem
 from cse_bench.errors import ConfigError, EncoderError
 from cse_bench.training.devices import device_problems
@@ -37,17 +48,22 @@ SUPPLIED = {
 }
 
 
-def validate_run(config: DictConfig) -> RunConfig:
+def validate_run(config: DictConfig, *, here: bool = True) -> RunConfig:
     """The checked config of a run, precisions resolved.
+
+    Args:
+        config: as composed.
+        here: whether it runs on this machine. If not, `auto` stays open and nothing is asked of the devices.
 
     Raises:
         ConfigError: with every problem found.
     """
     content = _resolved(config)
     run = _parsed(RunConfig, content, components=_run_components)
-    if not run.dry_run:  # a plan says itself what `auto` would be on the devices it plans for
+    here = here and not run.dry_run  # a plan says itself what `auto` would be on the devices it plans for
+    if here:
         run = run.model_copy(update=_resolved_precisions(run))
-    refuse(_combination_problems(run))
+    refuse(_combination_problems(run, here=here))
     return run
 
 
@@ -67,6 +83,33 @@ def validate_report(config: DictConfig) -> ReportConfig:
         ConfigError: with every problem found.
     """
     return _parsed(ReportConfig, _resolved(config), components=lambda content: ())
+
+
+def validate_encode(config: DictConfig) -> EncodeConfig:
+    """The checked config of `python -m cse_bench.encode`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(EncodeConfig, _resolved(config), components=lambda content: ())
+
+
+def validate_search(config: DictConfig) -> SearchConfig:
+    """The checked config of `python -m cse_bench.search`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(SearchConfig, _resolved(config), components=lambda content: ())
+
+
+def validate_export(config: DictConfig) -> ExportConfig:
+    """The checked config of `python -m cse_bench.export`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _parsed(ExportConfig, _resolved(config), components=lambda content: ())
 
 
 def validate_dashboard(config: DictConfig) -> DashboardConfig:
@@ -145,24 +188,16 @@ def _resolved_precisions(run: RunConfig) -> dict[str, Any]:
     }
 
 
-def _combination_problems(run: RunConfig) -> Iterator[Problem]:
+def _combination_problems(run: RunConfig, *, here: bool) -> Iterator[Problem]:
     """Impossible combinations, each valid by itself."""
     method = locate(run.method.target)
     trainer = run.trainer.arguments()
-    if not run.dry_run and method.trains:
+    if here and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
-        if trainer.get("strategy") == "fsdp":
-            yield Problem(
-                "trainer.strategy", "fsdp can be planned (dry_run=true) but not trained yet; use trainer=ddp_4gpu"
-            )
+        yield from sharding_problems(run)
     if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
         yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
-    if (
-        trainer.get("accelerator") == "gpu"
-        and run.precision == "bf16-mixed"
-        and not run.dry_run
-        and not has_bfloat16("cuda")
-    ):
+    if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and here and not has_bfloat16("cuda"):
         yield Problem("precision", "this GPU does not multiply bfloat16; use 16-mixed or 32-true")
     if isinstance(run.backbone.adapter, QLoraAdapter):
         if run.backbone.source not in ("hub", "local"):
@@ -171,7 +206,7 @@ def _combination_problems(run: RunConfig) -> Iterator[Problem]:
                 f"qlora quantises as it loads, from the Hub or a directory, not "
                 f"source={run.backbone.source}; use adapter=lora",
             )
-        elif not run.dry_run and (problem := quantisation_problem(accelerator=trainer.get("accelerator", "auto"))):
+        elif here and (problem := quantisation_problem(accelerator=trainer.get("accelerator", "auto"))):
             yield Problem("backbone.adapter", f"{problem}; use adapter=lora")
     if run.backbone.pooling == "cls" and run.backbone.family == "decoder":
         yield Problem(

@@ -1,13 +1,14 @@
 """Corpora: where training sentences come from. A corpus yields lines and can say exactly what it is."""
 
 import codecs
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from cse_bench.data.packages import file_sha256
+from cse_bench.data.checksums import remembered_sha256
 from cse_bench.errors import DataError, first_line
 
 EmptyLines = Literal["error", "skip", "keep"]
@@ -65,12 +66,14 @@ class TextFile:
 
         Raises:
             DataError: with file and line: the file is missing, empty, not UTF-8, has an empty line, or not the
-                expected length.
+                expected length, or no longer the one whose `fingerprint` was taken.
         """
         count = found = 0
+        read = hashlib.sha256()
         try:
             with self.path.open("rb") as file:
                 for count, raw in enumerate(file, start=1):
+                    read.update(raw)
                     line = self._decode(raw, count).strip()
                     if not line and self.empty_lines == "error":
                         raise DataError(
@@ -81,6 +84,8 @@ class TextFile:
                         yield line
         except OSError as error:
             raise self._unreadable(error) from None
+        if self._found_sha256 is not None and read.hexdigest() != self._found_sha256:
+            raise DataError(f"{self.path}: was changed while the run was reading it; run the same command again")
         if found == 0:
             raise DataError(f"{self.path}: the file {'is empty' if count == 0 else 'has nothing but empty lines'}")
         if self.num_lines is not None and count != self.num_lines:
@@ -116,7 +121,7 @@ class TextFile:
         """
         if self._found_sha256 is None:
             try:
-                self._found_sha256 = file_sha256(self.path)
+                self._found_sha256 = remembered_sha256(self.path)
             except OSError as error:
                 raise self._unreadable(error) from None
         if self.sha256 is not None and self._found_sha256 != self.sha256.lower():

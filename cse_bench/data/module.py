@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from cse_bench.data.rows import TokenRows
 from cse_bench.data.sampler import GlobalBatchSampler
 from cse_bench.data.token_store import TokenStore
-from cse_bench.errors import DataError
+from cse_bench.errors import ConfigError, DataError
 
 
 class _Batches(Dataset[TokenRows]):
@@ -55,6 +55,25 @@ class SentenceData(lightning.LightningDataModule):
         self.seed = seed
         self.drop_last = drop_last
         self.num_workers = num_workers
+
+    def setup(self, stage: str) -> None:
+        """Refuses what a trainer of one's own may do to batches: training would go on, on others than it says.
+
+        Raises:
+            ConfigError: it accumulates gradients, or replaces the sampler.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.accumulate_grad_batches != 1:
+            raise ConfigError(
+                f"accumulate_grad_batches={trainer.accumulate_grad_batches}: every batch is a step here, since "
+                "sentences of another batch would be no negatives; raise data.global_batch_size, and set "
+                "data.gradient_cache_rows=64 to have it in little memory"
+            )
+        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise ConfigError(
+                "batches are divided among the devices already; give lightning.Trainer use_distributed_sampler=False"
+            )
 
     def train_dataloader(self) -> DataLoader[TokenRows]:
         """The batches of this rank; a resumed run goes on after its last one: the sampler follows the step count."""

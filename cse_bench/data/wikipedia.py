@@ -17,7 +17,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -85,7 +85,7 @@ class WikipediaSample:
 
     def fingerprint(self) -> str:
         """The sha256 of the sentences, one per line in UTF-8: it changes exactly when `lines` does."""
-        return _sha256("".join(f"{sentence}\n" for sentence in self._sentences))
+        return _fingerprint(self._cache)
 
     def describe(self) -> dict[str, object]:
         """What this corpus is, for the result of a run."""
@@ -97,6 +97,12 @@ class WikipediaSample:
             "num_lines": self.num_lines,
             "licence": LICENCE,
         }
+
+
+@cache
+def _fingerprint(folder: str) -> str:
+    """Found once per process: dump and parser are pinned, and a sweep asks once a job."""
+    return _sha256("".join(f"{sentence}\n" for sentence in WikipediaSample(cache=folder).lines()))
 
 
 def thematic_sections(article: Article) -> list[Section]:

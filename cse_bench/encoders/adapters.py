@@ -34,6 +34,7 @@ def quantisation_problem(*, accelerator: str = "auto") -> str | None:
     Args:
         accelerator: of the trainer.
     """
+    # bitsandbytes quantises on a CPU too, but packs the weights anew there for inference, and those cannot be trained.
     if accelerator == "cpu":
         return "four-bit weights need a CUDA GPU, not trainer.accelerator=cpu"
     if not torch.cuda.is_available():

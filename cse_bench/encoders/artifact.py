@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cse_bench import __version__
-from cse_bench.config.schema import Backbone
+from cse_bench.config.schema import Backbone, LoraAdapter
 from cse_bench.encoders.adapters import load_lora, state_without_lora
 from cse_bench.encoders.affine_map import AffineMap, MappedEncoder
 from cse_bench.encoders.architecture import max_positions
@@ -62,6 +62,9 @@ def save_encoder(
         backbone: the entry the encoder was built from.
         training: facts for the reader: method, truncation, step, selection.
         training_only: tensors that inference does not use, by name.
+
+    Raises:
+        EncoderError: the disk is full or cannot be written; what was there before stays.
     """
     # Always of the same name, so that what a killed process left is overwritten.
     temporary = directory.with_name(f".{directory.name}.new")
@@ -93,9 +96,15 @@ def save_encoder(
             "training_only": sorted(training_only),
         }
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        _replace(temporary, directory)
-    except BaseException:
+        replace_directory(temporary, directory)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # Tokenizers have no class of their own for what the disk says.
+        if isinstance(error, OSError | SafetensorError) or type(error) is Exception:
+            raise EncoderError(
+                f"the encoder cannot be written to {directory} ({first_line(error)}); free some space and run the same "
+                "command"
+            ) from error
         raise
 
 
@@ -143,7 +152,7 @@ def _write_weights(encoder: Encoder, directory: Path, backbone: Backbone) -> Non
         encoder.tokenizer.tokenizer.save_pretrained(directory / _BASE)
 
 
-def _replace(source: Path, target: Path) -> None:
+def replace_directory(source: Path, target: Path) -> None:
     """Puts a finished directory in the place of an old one, which stays if that fails."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -164,7 +173,12 @@ def is_saved_encoder(directory: Path) -> bool:
 
 
 def load_encoder(
-    directory: Path, *, dtype: str | None = None, attention: str | None = None, trust_remote_code: bool | None = None
+    directory: Path,
+    *,
+    dtype: str | None = None,
+    attention: str | None = None,
+    trust_remote_code: bool | None = None,
+    adapter: LoraAdapter | None = None,
 ) -> SentenceEncoder:
     """An encoder as it was saved, in eval mode.
 
@@ -173,12 +187,14 @@ def load_encoder(
         dtype: of the weights; None: as saved.
         attention: kernel; None: as saved.
         trust_remote_code: run code that comes with the model; None: as saved, for directories of one's own.
+        adapter: how the body beneath the saved updates is kept (whole, or in four bits); None: as saved.
 
     Raises:
         EncoderError: the directory is not a saved encoder, or is damaged, or was written by a later version.
     """
     description = read_description(directory)
     given: dict[str, Any] = {"dtype": dtype, "attention": attention, "trust_remote_code": trust_remote_code}
+    given["adapter"] = None if adapter is None else adapter.model_dump()
     changed = {name: value for name, value in given.items() if value is not None}
     encoder = _load_unmapped(directory, description, changed)
     if (mapping := description.get("affine_map")) is not None:
@@ -252,6 +268,27 @@ def _load_weights(directory: Path, backbone: Backbone) -> tuple[Any, PreTrainedT
     else:
         body, tokenizer, _ = load_body(backbone)
     return load_lora(body, directory / _ADAPTER), tokenizer
+
+
+def check_saved(directory: Path) -> dict[str, Any]:
+    """The description of a saved encoder, after a look at its weight files, which are not loaded.
+
+    Raises:
+        EncoderError: something is missing, or shorter than it says it is.
+    """
+    description = read_description(directory)
+    for tower in description.get("sum_of", []):
+        check_saved(directory / tower)
+    is_body_here = any(directory.glob("model*.safetensors")) or any(directory.glob(f"{_ADAPTER}/*.safetensors"))
+    if not is_body_here and "sum_of" not in description:
+        raise EncoderError(f"'{directory}' has no weights")
+    for file in sorted(directory.rglob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise EncoderError(f"'{file}' is damaged: {first_line(error)}") from error
+    return description
 
 
 def _at(directory: Path, backbone: Backbone) -> Backbone:

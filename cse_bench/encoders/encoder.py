@@ -2,22 +2,27 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from cse_bench.config.schema import Backbone
 from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.encoders.adapters import add_lora
 from cse_bench.encoders.architecture import first_position, is_decoder, max_positions
+from cse_bench.encoders.gradient_checkpointing import keep_layer_inputs_only
 from cse_bench.encoders.pooling import POOLING
 from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.encoders.weights import load_body
 from cse_bench.errors import EncoderError
+from cse_bench.training.bars import progress_bar
+from cse_bench.training.precision import autocast, device_type, resolve_precision
 
 _TOKENISE_AT_ONCE = 4096  # sentences; bounds the memory of the tokenizer's intermediate objects
 
@@ -40,11 +45,80 @@ class SentenceEncoder(nn.Module):
         """Length d of a sentence vector."""
         raise NotImplementedError
 
+    @staticmethod
+    def load(
+        model: str | Path,
+        *,
+        pooling: str | None = None,
+        prompt: str | None = None,
+        dtype: str | None = None,
+        attention: str = "sdpa",
+        trust_remote_code: bool = False,
+        accelerator: str = "auto",
+    ) -> "SentenceEncoder":
+        """Any encoder by one name: a run, a local directory or a Hub id, read the way it was made to be read.
+
+        Args:
+            model: see `cse_bench.encoders.loading.open_encoder`, also for the options.
+            pooling: only for models that do not state theirs.
+            prompt: likewise.
+            dtype: of the weights; None: as saved by a run, else float32.
+            attention: kernel.
+            trust_remote_code: run code that comes with the model.
+            accelerator: `auto` (a GPU where there is one), `cpu` or `gpu`.
+
+        Raises:
+            EncoderError: nothing there, or asked for in a way it was not trained.
+        """
+        from cse_bench.encoders.loading import open_encoder
+
+        encoder = open_encoder(
+            str(model),
+            pooling=pooling,
+            prompt=prompt,
+            dtype=dtype,
+            attention=attention,
+            trust_remote_code=trust_remote_code,
+        )
+        return encoder.to(device_type(accelerator))
+
     def encode(
-        self, sentences: Sequence[str], *, batch_tokens: int = 16384, max_length: int | None = None
+        self,
+        sentences: Sequence[str],
+        *,
+        batch_tokens: int = 16384,
+        max_length: int | None = None,
+        precision: str = "32-true",
+        normalize: bool = False,
+        show_progress: bool = False,
     ) -> np.ndarray:
-        """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`."""
-        return encode_sentences(self, self, self.tokenizer, sentences, batch_tokens=batch_tokens, max_length=max_length)
+        """Sentence vectors in float32, (n, d), in the order given. See `encode_sentences`.
+
+        Args:
+            sentences: n sentences.
+            batch_tokens: padded tokens per forward.
+            max_length: tokens at which a sentence is cut; None: the model's limit.
+            precision: of the forward: `32-true`, `bf16-mixed`, `16-mixed`, or `auto`.
+            normalize: scale every vector to length 1.
+            show_progress: a bar on standard error.
+        """
+        device = next(self.parameters()).device.type
+        resolved = resolve_precision(precision, accelerator="gpu" if device == "cuda" else device)
+        hidden_s = 0.0 if show_progress else float("inf")
+        with (
+            autocast(resolved, device),
+            progress_bar("encoding", unit=" sentences", total=len(sentences), delay_s=hidden_s) as bar,
+        ):
+            vectors = encode_sentences(
+                self,
+                self,
+                self.tokenizer,
+                sentences,
+                batch_tokens=batch_tokens,
+                max_length=max_length,
+                on_progress=lambda done: bar.update(done - bar.n) and None,
+            )
+        return functional.normalize(torch.from_numpy(vectors), dim=1).numpy() if normalize else vectors
 
 
 class Encoder(SentenceEncoder):
@@ -88,7 +162,7 @@ class Encoder(SentenceEncoder):
         self.readout = readout
         accepted = inspect.signature(self.plain_body.forward).parameters
         self._takes_positions = "position_ids" in accepted
-        self._takes_cache = family == "decoder" and "use_cache" in accepted
+        self._takes_cache = "use_cache" in accepted
 
     @property
     def plain_body(self) -> PreTrainedModel:
@@ -214,6 +288,8 @@ def build_encoder(backbone: Backbone) -> Encoder:
             f"backbone={backbone.name} says family={backbone.family}, but its model ('{body.config.model_type}') is "
             f"{'causal' if family == 'decoder' else 'bidirectional'}; set backbone.family={family}"
         )
+    if backbone.gradient_checkpointing:
+        keep_layer_inputs_only(body)
     return Encoder(
         add_lora(body, backbone.adapter) if backbone.adapter else body,
         SentenceTokenizer(

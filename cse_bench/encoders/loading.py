@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder, build_encoder
+from cse_bench.encoders.stock_encoder import EXPORT_FACTS, StockEncoder
 from cse_bench.errors import EncoderError, first_line
 
 # How sentence-transformers names what a pooling layer does: in older files flags, in newer ones a word.
@@ -55,6 +56,12 @@ def open_encoder(
             made["padding_side"] = encoder.padding_side
         _refuse_contradictions(model, made, pooling=pooling, prompt=prompt, padding_side=padding_side)
         return encoder
+    facts = directory / EXPORT_FACTS
+    if facts.is_file() and StockEncoder.is_needed(_read_json(facts)):
+        exported = StockEncoder(directory, dtype=dtype, attention=attention)
+        made = {"pooling": exported.pooling, "prompt": exported.tokenizer.prompt}
+        _refuse_contradictions(model, made, pooling=pooling, prompt=prompt)
+        return exported.eval()
     stated: dict[str, Any] = {}
     if (directory / "modules.json").is_file():
         stated = _sentence_transformers(directory)

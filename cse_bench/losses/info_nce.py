@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from cse_bench.losses.row_blocks import mean_over_rows
+
 
 def cosine_matrix(anchors: Float[Tensor, "b d"], candidates: Float[Tensor, "c d"]) -> Float[Tensor, "b c"]:
     """Cosine of every anchor with every candidate."""
@@ -38,4 +40,8 @@ def info_nce(
         Gao, Yao and Chen 2021 (arXiv 2104.08821), equation 4; van den Oord et al. 2018 (arXiv 1807.03748).
     """
     targets = torch.arange(anchors.shape[0], device=anchors.device)
-    return F.cross_entropy(cosine_matrix(anchors, candidates) / temperature, targets)
+
+    def loss_of(rows: slice) -> Tensor:
+        return F.cross_entropy(cosine_matrix(anchors[rows], candidates) / temperature, targets[rows])
+
+    return mean_over_rows(loss_of, rows=anchors.shape[0], columns=candidates.shape[0])

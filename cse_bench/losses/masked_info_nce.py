@@ -3,12 +3,15 @@
 Shapes: b anchors, q hard negatives per anchor, d width.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cse_bench.losses.info_nce import cosine_matrix
+from cse_bench.losses.row_blocks import mean_over_rows
 
 
 def masked_info_nce(
@@ -17,8 +20,7 @@ def masked_info_nce(
     negatives: Float[Tensor, "b q d"],
     *,
     temperature: float,
-    positives_left_out: Bool[Tensor, "b b"] | None = None,
-    negatives_left_out: Bool[Tensor, "b b q"] | None = None,
+    left_out: Callable[[slice], Tensor] | None = None,
     own_negative_log_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
     r"""Softmax cross-entropy over the cosines with all positives and all hard negatives, less those left out.
@@ -36,8 +38,9 @@ def masked_info_nce(
         positives: positive i belongs to anchor i and is a negative of all others.
         negatives: the hard negatives of every anchor; negatives of all others too. q may be 0.
         temperature: :math:`\tau`.
-        positives_left_out: true where anchor i does not see positive j; the diagonal is ignored.
-        negatives_left_out: true where anchor i does not see negative q of anchor j.
+        left_out: anchors -> true where they do not see a candidate, (anchors, b + b * q): the b positives, then the
+            hard negatives of every anchor. An anchor's own positive is seen whatever it says. A function, since the
+            whole matrix may be too large.
         own_negative_log_weight: :math:`\beta`, added to the logits of the anchor's own negatives.
 
     Returns:
@@ -48,18 +51,18 @@ def masked_info_nce(
         leaving out likely false negatives is Miao, Du and Zhang 2023 (arXiv 2309.07396) as read here.
     """
     size, count = negatives.shape[:2]
-    logits = cosine_matrix(anchors, torch.cat([positives, negatives.flatten(0, 1)])) / temperature
-    own = torch.eye(size, dtype=torch.bool, device=logits.device)
-    if own_negative_log_weight:
-        weight = torch.cat([torch.zeros_like(own), own.repeat_interleave(count, dim=1)], dim=1)
-        logits = logits + own_negative_log_weight * weight.to(logits.dtype)
-    left_out = []
-    if positives_left_out is not None or negatives_left_out is not None:
-        none = torch.zeros_like(own)
-        left_out.append(none if positives_left_out is None else positives_left_out & ~own)
-        if negatives_left_out is None:
-            left_out.append(none.repeat_interleave(count, dim=1))
-        else:
-            left_out.append(negatives_left_out.flatten(1))
-        logits = logits.masked_fill(torch.cat(left_out, dim=1), -torch.inf)
-    return F.cross_entropy(logits, torch.arange(size, device=logits.device))
+    candidates = torch.cat([positives, negatives.flatten(0, 1)])
+    numbers = torch.arange(size, device=anchors.device)
+
+    def loss_of(rows: slice) -> Tensor:
+        logits = cosine_matrix(anchors[rows], candidates) / temperature
+        own = numbers[rows].unsqueeze(1) == numbers
+        if own_negative_log_weight:
+            weight = torch.cat([torch.zeros_like(own), own.repeat_interleave(count, dim=1)], dim=1)
+            logits = logits + own_negative_log_weight * weight.to(logits.dtype)
+        if left_out is not None:
+            kept = torch.cat([own, torch.zeros_like(own).repeat_interleave(count, dim=1)], dim=1)
+            logits = logits.masked_fill(left_out(rows) & ~kept, -torch.inf)
+        return F.cross_entropy(logits, numbers[rows])
+
+    return mean_over_rows(loss_of, rows=size, columns=len(candidates))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cse_bench.losses.info_nce import cosine_matrix
+from cse_bench.losses.row_blocks import mean_over_rows
 
 # Smaller cosines count as this one. The official code replaces only negative ones; the logarithm of a tiny positive one
 # would explode.
@@ -44,10 +45,14 @@ def partner_nce(
     Source:
         Zong et al. 2025 (arXiv 2505.02366), official code: `NCE` and `ICNCE` terms.
     """
-    scores = cosine_matrix(anchors, candidates) / temperature
-    rows = torch.arange(anchors.shape[0], device=anchors.device)
-    own = rows.unsqueeze(1) == rows
-    return F.cross_entropy(scores.masked_fill(own, float("-inf")), rows ^ 1)
+    numbers = torch.arange(anchors.shape[0], device=anchors.device)
+
+    def loss_of(rows: slice) -> Tensor:
+        scores = cosine_matrix(anchors[rows], candidates) / temperature
+        own = numbers[rows].unsqueeze(1) == numbers
+        return F.cross_entropy(scores.masked_fill(own, float("-inf")), numbers[rows] ^ 1)
+
+    return mean_over_rows(loss_of, rows=anchors.shape[0], columns=candidates.shape[0])
 
 
 def modulus_loss(

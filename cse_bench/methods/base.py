@@ -22,8 +22,8 @@ from cse_bench.errors import DataError, TrainingError
 from cse_bench.methods.method import Method
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
+from cse_bench.training.finite import check_loss, is_looked_at
 from cse_bench.training.gather import gather, objects_of_ranks
-from cse_bench.training.loss_log import is_logged
 
 Representations = dict[str, Tensor]
 """Per-row tensors by name, each (v, b, ...): what `represent` gives, joined over pieces and ranks."""
@@ -201,10 +201,8 @@ class ContrastiveMethod(Method, ABC):
         """Lightning's step: the loss and its named parts, which `LossLog` writes down."""
         joined = self._joined_representations(batch)
         parts = self._objective_of(joined)
-        step = self.trainer.global_step + 1
-        # Looking at a value makes a GPU wait: there only at the steps whose loss is read anyway.
-        if self.device.type == "cpu" or is_logged(self.trainer, step):
-            _check_finite(parts, joined, step=step)
+        if is_looked_at(self.trainer, device=self.device):
+            check_loss(parts, joined, batch=batch, tokenizer=self.encoder.tokenizer, step=self.trainer.global_step + 1)
         with torch.no_grad():
             self.finish_step(batch)
         return {name: value if name == "loss" else value.detach() for name, value in parts.items()}
@@ -300,22 +298,3 @@ class ContrastiveMethod(Method, ABC):
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32 unless it has more precision (or is not floating point) already."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _check_finite(parts: dict[str, Tensor], joined: Representations, *, step: int) -> None:
-    """Stops before a loss that is not a number makes every parameter one."""
-    losses = ", ".join(
-        f"{name} is {float(value.detach())}" for name, value in parts.items() if not torch.isfinite(value).all()
-    )
-    if not losses:
-        return
-    causes = [
-        f"'{name}' is not finite in {int(bad.sum())} of {bad.numel()} rows"
-        for name, tensor in joined.items()
-        if tensor.is_floating_point()
-        and (bad := ~torch.isfinite(tensor).reshape(*tensor.shape[:2], -1).all(dim=2)).any()
-    ]
-    raise TrainingError(
-        f"step {step}: {losses}; {' and '.join(causes) or 'every row that went into it is finite'}. Lower "
-        "optimizer.lr, add optimizer.warmup_steps, or train in more precision (precision=32-true)"
-    )

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Unpack
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from cse_bench.config.messages import Problem
 from cse_bench.config.schema import RunConfig
@@ -16,7 +17,7 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config, is_decoder
 from cse_bench.encoders.pooling import from_end
 from cse_bench.encoders.prompts import tokens_after
-from cse_bench.losses.info_nce import cosine_matrix, info_nce
+from cse_bench.losses.info_nce import info_nce
 from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.method import Shared
 
@@ -101,11 +102,12 @@ class CSESFP(ContrastiveMethod):
     def objective(self, representations: Representations) -> dict[str, Tensor]:
         """InfoNCE of Rep2 against Rep1; the mean cosines tell whether Rep2 merely copies Rep1."""
         z, z_plus = representations["z"][0], representations["z_plus"][0]
-        cosines = cosine_matrix(z.detach(), z_plus.detach())
+        unit, unit_plus = functional.normalize(z.detach(), dim=-1), functional.normalize(z_plus.detach(), dim=-1)
+        same = (unit * unit_plus).sum(dim=1).mean()
+        every = unit.sum(dim=0) @ unit_plus.sum(dim=0)  # the sum of all cosines
         pairs = len(z) * (len(z) - 1)
-        same = cosines.diagonal().mean()
         return {
             "loss": info_nce(z, z_plus, temperature=self.temperature),
             "cosine_same": same,
-            "cosine_other": (cosines.sum() - len(z) * same) / max(pairs, 1),
+            "cosine_other": (every - len(z) * same) / max(pairs, 1),
         }

@@ -25,6 +25,7 @@ from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
 from cse_bench.encoders.loading import open_encoder
 from cse_bench.errors import TrainingError
 from cse_bench.losses.masked_info_nce import masked_info_nce
+from cse_bench.losses.row_blocks import row_blocks
 from cse_bench.methods.base import ContrastiveMethod, Representations
 from cse_bench.methods.dropout_views import dropout_problem
 from cse_bench.methods.head import TrainingHead
@@ -145,6 +146,12 @@ class DebCSE(ContrastiveMethod, MinesPairs):
             return {}
         return {"teacher": config.model_copy(update={"method": teacher})}
 
+    @classmethod
+    def encoders_by_path(cls, config: RunConfig) -> dict[str, str]:
+        """The teacher, where it is no run of ours."""
+        teacher = _teacher(config.method.arguments()["teacher"])
+        return {"method.teacher": teacher} if isinstance(teacher, str) else {}
+
     def mine(self, preparation: Preparation) -> Pairs | None:
         """The pairs, mined or found; None where the settings use none."""
         if self.positives == "self" and not self.hard_negatives and not self.mask_false_negatives:
@@ -234,37 +241,44 @@ class DebCSE(ContrastiveMethod, MinesPairs):
         """The masked loss; shares of positives that are other sentences, and of logits left out."""
         z, sentence = representations["z"], representations["sentence"]
         size, count = sentence.shape[1], sentence.shape[0] - 2
-        is_hidden = self._left_out(sentence, representations.get("teacher"))
+        teacher = representations.get("teacher")
+
+        def left_out(rows: slice) -> Tensor:
+            return self._left_out(sentence, teacher, rows)
+
+        candidates = size * (1 + count)
+        hidden = torch.stack([left_out(rows).sum() for rows in row_blocks(size, columns=candidates)]).sum()
         loss = masked_info_nce(
             z[0],
             z[1],
             z[2:].transpose(0, 1),
             temperature=self.temperature,
-            positives_left_out=is_hidden[:, :size],
-            negatives_left_out=is_hidden[:, size:].reshape(size, size, count),
+            left_out=left_out,
             own_negative_log_weight=self.own_negative_log_weight,
         )
         return {
             "loss": loss,
             "positives_not_self": (sentence[1] != sentence[0]).float().mean(),
-            "left_out": is_hidden.float().sum() / max(1, is_hidden.numel() - size),
+            "left_out": hidden.float() / max(1, size * candidates - size),
         }
 
-    def _left_out(self, sentence: Tensor, teacher: Tensor | None) -> Tensor:
-        """Which candidates an anchor does not see, (b, b + b * Q): positives, then the hard negatives of every anchor.
+    def _left_out(self, sentence: Tensor, teacher: Tensor | None, rows: slice) -> Tensor:
+        """Which candidates these anchors do not see, (rows, b + b * Q): positives, then the hard negatives of all.
 
         Those that do not exist; and, if asked, those the teacher calls the same and those that are the same sentence as
         the anchor or its positive. An anchor's own hard negatives were chosen by the teacher already.
         """
         size, count = sentence.shape[1], sentence.shape[0] - 2
         candidates = torch.cat([sentence[1], sentence[2:].T.flatten()])
-        own = torch.eye(size, dtype=torch.bool, device=sentence.device)
-        left_out = (candidates < 0).expand(size, -1)
+        numbers = torch.arange(size, device=sentence.device)
+        own = numbers[rows].unsqueeze(1) == numbers
+        left_out = (candidates < 0).expand(len(own), -1)
         if teacher is not None:
             vectors = functional.normalize(torch.cat([teacher[1], teacher[2:].transpose(0, 1).flatten(0, 1)]), dim=-1)
-            same = functional.normalize(teacher[0], dim=-1) @ vectors.T > self.propensity.positive_threshold
+            same = functional.normalize(teacher[0, rows], dim=-1) @ vectors.T > self.propensity.positive_threshold
             same = same & ~torch.cat([own, own.repeat_interleave(count, dim=1)], dim=1)
-            identical = (sentence[0].unsqueeze(1) == candidates) | (sentence[1].unsqueeze(1) == candidates)
+            anchors, positives = sentence[0, rows], sentence[1, rows]
+            identical = (anchors.unsqueeze(1) == candidates) | (positives.unsqueeze(1) == candidates)
             left_out = left_out | same | identical
         return left_out & ~torch.cat([own, torch.zeros_like(own).repeat_interleave(count, dim=1)], dim=1)
 

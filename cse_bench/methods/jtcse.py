@@ -111,6 +111,12 @@ class JTCSE(ContrastiveMethod):
         yield from dropout_problem(config)
         if config.backbone.adapter is not None:
             yield Problem("backbone.adapter", "two whole towers are trained here; set backbone.adapter=null")
+        if config.backbone.gradient_checkpointing and config.method.arguments().get("cross_mode") != "off":
+            yield Problem(
+                "backbone.gradient_checkpointing",
+                "a crossed layer computed again in the backward would not see the other tower's values; set it to "
+                "false, data.gradient_cache_rows=32 to save memory, or method.cross_mode=off",
+            )
         yield from _architecture_problems(config)
         towers = _towers(config)
         for name, tower in towers.items():
@@ -126,6 +132,12 @@ class JTCSE(ContrastiveMethod):
         """The runs of the towers, `first` and `second`, except those given by path."""
         runs = {name: tower.run(config) for name, tower in _towers(config).items()}
         return {name: run for name, run in runs.items() if run is not None}
+
+    @classmethod
+    def encoders_by_path(cls, config: RunConfig) -> dict[str, str]:
+        """The towers that are given so."""
+        towers = _towers(config).items()
+        return {f"method.towers.{name}": tower.path for name, tower in towers if tower.path is not None}
 
     def prepare(self, preparation: Preparation) -> dict[str, float]:
         """Loads towers and poolers.

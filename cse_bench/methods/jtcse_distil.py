@@ -91,6 +91,12 @@ class JTCSEDistil(ContrastiveMethod):
             return {}
         return {"teacher": _teacher_run(config, teacher)}
 
+    @classmethod
+    def encoders_by_path(cls, config: RunConfig) -> dict[str, str]:
+        """The teacher, where it is no run of ours."""
+        teacher = _teacher(config.method.arguments()["teacher"])
+        return {"method.teacher": teacher} if isinstance(teacher, str) else {}
+
     def prepare(self, preparation: Preparation) -> dict[str, float]:
         """Loads the teacher, and from it the student.
 

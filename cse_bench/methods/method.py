@@ -37,6 +37,8 @@ class Method(lightning.LightningModule, ABC):
     """Authors, venue, year and arXiv id."""
     trains: ClassVar[bool]
     """Whether there is anything to train."""
+    version: ClassVar[int] = 1
+    """Raised whenever a change of the code changes the numbers of equal settings: finished runs are then done again."""
     is_backbone: ClassVar[bool] = False
     """Whether the encoder is the backbone as it is, with which all others are compared; it is not kept again."""
 
@@ -49,6 +51,14 @@ class Method(lightning.LightningModule, ABC):
     @classmethod
     def prerequisites(cls, config: RunConfig) -> dict[str, RunConfig]:
         """Runs that must be finished before this one, by a name that `prepare` finds them under (a teacher, say)."""
+        return {}
+
+    @classmethod
+    def encoders_by_path(cls, config: RunConfig) -> dict[str, str]:
+        """Config key -> path or Hub id, for what the method reads that no run of ours made first.
+
+        A run's identity holds their content in place of the value at the key.
+        """
         return {}
 
     @classmethod

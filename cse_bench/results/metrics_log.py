@@ -4,7 +4,6 @@ Long form (step, metric, value) needs no fixed set of columns, survives a kill a
 """
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cse_bench.results.metrics_file import read_metrics
+from cse_bench.results.run_directory import cannot_write, replacing
 
 _HEADER = ("step", "metric", "value")
 
@@ -32,12 +32,10 @@ class MetricsLog(Logger):
     @rank_zero_only
     def _prepare(self, resume_step: int) -> None:
         rows = [row for row in read_metrics(self.path) if row[0] <= resume_step] if resume_step else []
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(_HEADER)
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
     @property
     def name(self) -> str:
@@ -51,10 +49,17 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Appends one row per metric."""
+        """Appends one row per metric.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
         rows = [(step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows(rows)
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The resolved config is in `config.yaml`; nothing to do here."""

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from cse_bench.config.schema import RunConfig
-from cse_bench.errors import ConfigError
+from cse_bench.errors import BusyError, ConfigError
 
 
 class RunDirectory:
@@ -77,7 +77,8 @@ class RunDirectory:
             wait: for another process that holds it, instead of refusing.
 
         Raises:
-            ConfigError: another process holds it, or it cannot be written.
+            BusyError: another process holds it.
+            ConfigError: it cannot be written.
         """
         lock = FileLock(self.path / ".lock", blocking=False)
         try:
@@ -90,12 +91,12 @@ class RunDirectory:
                 print(f"waiting for {self.path}, which another process is running", flush=True)
                 lock.acquire(blocking=True)
         except Timeout:
-            raise ConfigError(
+            raise BusyError(
                 f"another process is running {self.path} now; wait for it, or change what makes this run different "
                 "(e.g. seed)"
             ) from None
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         try:
             yield
         finally:
@@ -107,15 +108,19 @@ class RunDirectory:
         Raises:
             ConfigError: the directory cannot be written.
         """
+        # In this order, so that a kill in between leaves either the finished run or one that starts over.
+        if self.is_complete():
+            self.clear()
+        self.write(results)
         try:
             if not any(self.checkpoint.parent.glob("*.ckpt")):
                 for leftover in ("metrics.csv", "pair_scores.npz"):
                     (self.path / leftover).unlink(missing_ok=True)
                 shutil.rmtree(self.model, ignore_errors=True)
-            OmegaConf.save(OmegaConf.create(config.model_dump(mode="json", by_alias=True)), self.config)
+            with replacing(self.config) as temporary:
+                OmegaConf.save(OmegaConf.create(config.model_dump(mode="json", by_alias=True)), temporary)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        self.write(results)
+            raise cannot_write(self.path, error) from error
 
     def write(self, results: dict[str, Any]) -> None:
         """Replaces `results.json` atomically.
@@ -172,14 +177,23 @@ def replacing(path: Path, *, key: str = "paths.output_dir") -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # a machine that goes down keeps names before contents otherwise
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error, key=key) from error
+        raise cannot_write(path, error, key=key) from error
 
 
-def _cannot_write(path: Path, error: OSError, *, key: str = "paths.output_dir") -> ConfigError:
+def cannot_write(path: Path, error: OSError, *, key: str = "paths.output_dir") -> ConfigError:
+    """What is told when a file cannot be written, whatever the reason.
+
+    Args:
+        path: of the file.
+        error: what the system said.
+        key: the config key that says where.
+    """
     return ConfigError(f"{key}: cannot write {path} ({error}); choose a writable folder with space")
 
 

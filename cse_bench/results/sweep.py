@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from cse_bench.results.labels import varying_settings
 
 _MANIFEST = "CSE_BENCH_SWEEP_MANIFEST"
+_WIDEST = 16  # columns of a table that somebody can still read
 
 
 class SweepTable(Callback):
@@ -49,21 +50,46 @@ def note_run(directory: Path, baseline: Path | None) -> None:
     _note({"directory": str(directory.resolve()), "baseline": str(baseline.resolve()) if baseline else None})
 
 
+def note_busy(directory: Path, overrides: Sequence[str]) -> None:
+    """Enters a run that another process is at; the sweep comes back to it when its other runs are done.
+
+    Args:
+        directory: of the run.
+        overrides: of the job.
+    """
+    _note({"busy": str(directory.resolve()), "overrides": list(overrides)})
+
+
+def busy_runs() -> list[tuple[Path, list[str]]]:
+    """Directory and overrides of every run that was entered with `note_busy`."""
+    return [(Path(entry["busy"]), entry["overrides"]) for entry in _entries() if "busy" in entry]
+
+
+def comes_back(sweeper: Mapping[str, Any]) -> bool:
+    """Whether a sweeper looks again at runs that another process was at. Others want a result from every job.
+
+    Args:
+        sweeper: Hydra's config of it.
+    """
+    return str(sweeper.get("_target_")).endswith(".MissingRuns")
+
+
 def close_sweep() -> None:
     """Prints the table of the sweep that was started here, if any, and forgets it.
 
     Hydra tells its callbacks of the end of a sweep only when no run failed, so the command line calls this as well.
     """
-    manifest = Path(os.environ.pop(_MANIFEST, ""))
-    if not manifest.is_file():
-        return
-    entries = [json.loads(line) for line in manifest.read_text().splitlines()]
-    manifest.unlink()
+    entries = _entries()
+    if manifest := os.environ.pop(_MANIFEST, None):
+        Path(manifest).unlink(missing_ok=True)
     from cse_bench.results.tables import group_table, print_lines, print_table
 
     failed = [entry for entry in entries if "failed" in entry]
-    runs = len(entries) - len(failed)
-    if columns := sweep_columns(entries):
+    runs = len({entry["directory"] for entry in entries if "directory" in entry})
+    columns = sweep_columns(entries)
+    if len(columns) > _WIDEST:
+        print_lines([f"{runs} runs of {len(columns)} settings: too many for a table; see python -m cse_bench.report"])
+    elif columns:
         print_table(group_table(columns, title=f"{runs} runs" + (f", and {len(failed)} that failed" if failed else "")))
     print_lines(f"failed: {entry['failed']}\n  {entry['error']}" for entry in failed)
 
@@ -72,6 +98,11 @@ def _note(entry: dict[str, Any]) -> None:
     if manifest := os.environ.get(_MANIFEST):
         with Path(manifest).open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _entries() -> list[dict[str, Any]]:
+    manifest = Path(os.environ.get(_MANIFEST, ""))
+    return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
 
 
 def sweep_columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, float]]]:

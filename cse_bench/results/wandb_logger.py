@@ -1,5 +1,6 @@
 """Weights & Biases: an optional second home of the metrics; the run directory stays the record."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from cse_bench.errors import ConfigError, first_line
 from cse_bench.results.wandb_names import FINAL, no_telemetry
 
+logger = logging.getLogger(__name__)
+
 
 class RunWandbLogger(WandbLogger):
     """A logger that can be closed, so that the next run of a sweep gets a wandb run of its own."""
@@ -21,12 +24,24 @@ class RunWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The wandb run, opened when it is first asked for.
 
+        When wandb cannot be reached, the run goes on, and wandb's files stay in the run directory: hours of training
+        do not hang on somebody else's machine.
+
         Raises:
-            ConfigError: wandb cannot be reached, or does not know the key.
+            ConfigError: wandb does not know the key, or there is none.
         """
         try:
             return super().experiment
         except wandb.errors.Error as error:
+            if isinstance(error, wandb.errors.CommError) and not isinstance(error, wandb.errors.AuthenticationError):
+                logger.warning(
+                    "wandb cannot be reached (%s); the run goes on without it. Once it can: wandb sync %s",
+                    first_line(error),
+                    Path(str(self._save_dir), "wandb", "offline-run-*"),
+                )
+                wandb.teardown()  # its own process still holds the run that it could not open
+                self._wandb_init |= {"mode": "offline", "resume": None}
+                return super().experiment
             raise ConfigError(
                 f"logger.wandb: no run can be opened ({first_line(error)}); log in with `wandb login` (or "
                 "WANDB_API_KEY) and check the network, or go on with logger.wandb.offline=true (`wandb sync` uploads "

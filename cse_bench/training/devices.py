@@ -1,10 +1,15 @@
 """Devices: whether this machine has what the trainer config asks for, told before anything is loaded."""
 
 import os
+import shlex
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from cse_bench.config.messages import Problem
+
+# The start of a command that runs the rest of it once on every machine, e.g. `srun --ntasks-per-node=1`.
+ON_EVERY_MACHINE = "CSE_BENCH_ON_EVERY_MACHINE"
 
 
 def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Iterator[Problem]:
@@ -30,12 +35,8 @@ def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Itera
             "use trainer=cpu, set trainer.devices, or plan without them: dry_run=true",
         )
     yield from step_problems(trainer)
-    if int(trainer.get("num_nodes", 1)) > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield Problem(
-            "trainer.num_nodes",
-            "several machines are started by their scheduler, with torchrun -m cse_bench.worker on each; this command "
-            "starts the devices of one",
-        )
+    if problem := machines_problem(int(trainer.get("num_nodes", 1))):
+        yield Problem("trainer.num_nodes", problem)
     ranks = devices * int(trainer.get("num_nodes", 1))
     if ranks > 1 and trainer.get("strategy", "auto") == "auto":
         yield Problem("trainer.strategy", f"{ranks} devices need a strategy; set trainer.strategy=ddp")
@@ -44,10 +45,27 @@ def device_problems(trainer: dict[str, Any], *, global_batch_size: int) -> Itera
             "data.global_batch_size",
             f"{global_batch_size} sentences over {ranks} devices leaves fewer than two for each; raise it",
         )
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) != ranks:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         yield Problem(
-            "trainer.devices", f"{ranks} ranks, but this process was started as one of {os.environ['WORLD_SIZE']}"
+            "trainer.devices",
+            "this command starts the ranks itself, and was started as one of them by torchrun; start it without",
         )
+
+
+def machines_problem(machines: int) -> str | None:
+    """Why ranks on several machines cannot be started, if so.
+
+    Args:
+        machines: number of them.
+    """
+    start = shlex.split(os.environ.get(ON_EVERY_MACHINE, ""))
+    if machines == 1 or (start and shutil.which(start[0])):
+        return None
+    found = f"'{start[0]}' is not there" if start else f"{ON_EVERY_MACHINE} is not set"
+    return (
+        f"{machines} machines are started by their scheduler, but {found}; set it to what runs a command once on each "
+        "machine, in a SLURM batch script 'srun --ntasks-per-node=1' (docs/scaling.md)"
+    )
 
 
 def step_problems(trainer: dict[str, Any]) -> Iterator[Problem]:

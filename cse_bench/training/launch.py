@@ -1,20 +1,24 @@
 """Starting the ranks of a run: `torchrun -m cse_bench.worker <run directory>`.
 
 Ranks read the resolved config from the run directory and never the command line, so sweeps and several devices compose.
-On a cluster the scheduler starts the same worker.
+On several machines the scheduler starts the same worker on each, see `cse_bench.training.devices`.
 """
 
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 
 from cse_bench.config.schema import RunConfig
 from cse_bench.errors import TrainingError
 from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.devices import ON_EVERY_MACHINE
 from cse_bench.training.resume import Interrupted, signals_to
 from cse_bench.training.train import TrainingSummary
 
@@ -31,6 +35,7 @@ class RankFiles:
         self.summary = directory / "training.json"
         self.interrupted = directory / "interrupted"
         self.failed = directory / "failed"
+        self.lost = directory / "lost"
         self.stop = directory / "stop"
 
     def clear(self) -> None:
@@ -60,23 +65,34 @@ class RankFiles:
         except FileExistsError:
             pass
 
+    def write_lost(self, reason: str) -> None:
+        """A rank no longer hears another one. Why, that one would have to say; it does not if it was killed."""
+        self.lost.write_text(reason)
+
     def write_interrupted(self, stop: Interrupted) -> None:
         """The ranks were asked to stop and have saved their state."""
-        self.interrupted.write_text(f"{int(stop.signal_number)} {stop.step}")
+        self.interrupted.write_text(json.dumps([int(stop.signal_number), stop.step]))
 
 
 def number_of_ranks(config: RunConfig) -> int:
-    """Processes on this machine that the trainer config asks for."""
-    return int(config.trainer.arguments().get("devices", 1))
+    """Processes that the trainer config asks for, over all machines."""
+    devices, machines = _devices_and_machines(config)
+    return devices * machines
 
 
-def train_on_ranks(
-    config: RunConfig, directory: RunDirectory, *, ranks: int, prerequisites: dict[str, Path]
-) -> TrainingSummary:
+def _devices_and_machines(config: RunConfig) -> tuple[int, int]:
+    trainer = config.trainer.arguments()
+    return int(trainer.get("devices", 1)), int(trainer.get("num_nodes", 1))
+
+
+def train_on_ranks(config: RunConfig, directory: RunDirectory, *, prerequisites: dict[str, Path]) -> TrainingSummary:
     """Trains with one process per device and waits for them.
 
     Ctrl-C and SIGTERM reach the ranks through a file: torchrun would pass a signal on a second time, which means "at
     once", and would kill ranks whose step takes longer than its patience.
+
+    The ranks do not outlive this process, however it ends: their standard input is a pipe that only this process holds
+    open. (torchrun gives every rank a session of its own, so killing its process group would not reach them.)
 
     Raises:
         TrainingError: a rank failed.
@@ -86,12 +102,14 @@ def train_on_ranks(
     files = RankFiles(directory.path)
     files.clear()
     files.write_prerequisites(prerequisites)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += ["-m", "cse_bench.worker", str(directory.path)]
     # Without this every rank would start as many threads as there are cores.
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))}
+    own = max(1, (os.cpu_count() or 1) // _devices_and_machines(config)[0])
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(own))}
     # In a session of its own: the terminal's Ctrl-C comes to this process only.
-    process = subprocess.Popen(command, env=os.environ | threads, start_new_session=True)
+    process = subprocess.Popen(
+        _command(config, directory), env=os.environ | threads, stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
 
     def pass_on(number: int) -> None:
         if files.stop.exists() and number == signal.SIGINT:
@@ -106,21 +124,42 @@ def train_on_ranks(
             code = process.wait()
         return _outcome(files, directory.name, code)
     finally:
+        process.stdin.close()  # ranks that are still there end now
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         files.clear()
 
 
+def _command(config: RunConfig, directory: RunDirectory) -> list[str]:
+    """What starts all ranks."""
+    devices, machines = _devices_and_machines(config)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}"]
+    worker = ["-m", "cse_bench.worker", str(directory.path.resolve())]
+    if machines == 1:
+        return [*torchrun, "--standalone", *worker, "--until-stdin-ends"]
+    # The ranks meet at this machine, which is one of them. Whether standard input reaches the others, and stays open
+    # there, is up to the scheduler; it also ends what the run leaves behind.
+    meeting = [f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}", "--rdzv-backend=c10d"]
+    start = shlex.split(os.environ[ON_EVERY_MACHINE])
+    return [*start, *torchrun, f"--nnodes={machines}", *meeting, f"--rdzv-id={uuid.uuid4().hex}", *worker]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
 def _outcome(files: RankFiles, name: str, code: int) -> TrainingSummary:
     if files.summary.is_file() and code == 0:
         return TrainingSummary(**json.loads(files.summary.read_text()))
     if files.interrupted.is_file():
-        number, step = (int(part) for part in files.interrupted.read_text().split())
-        raise Interrupted(number, step)
+        raise Interrupted(*json.loads(files.interrupted.read_text()))
     if files.failed.is_file():
         raise TrainingError(files.failed.read_text())
+    heard = f"the others no longer heard it ({files.lost.read_text()}). " if files.lost.is_file() else ""
     raise TrainingError(
         f"a rank of {name} was lost (exit code {code}); its last words are above. Nothing there? Then it was killed "
-        "from outside, e.g. for lack of memory"
+        f"from outside, e.g. for lack of memory. {heard}The same command goes on from the last checkpoint"
     )

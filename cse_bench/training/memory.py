@@ -4,27 +4,29 @@ The step really runs, forward and backward, on PyTorch's fake tensors. So the nu
 model and of the method, whatever they are, and not from a formula about transformers.
 
 Fake tensors sit on the CPU here, since a PyTorch without CUDA cannot make others. For a run on a GPU the few operations
-that keep something else there are exchanged (`_GpuKernels`).
+that keep something else there are exchanged (`GpuKernels`).
 """
 
 import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from cse_bench.data.rows import TokenRows
-from cse_bench.methods.base import ContrastiveMethod, at_least_float32
+from cse_bench.methods.base import ContrastiveMethod, Representations, at_least_float32
 from cse_bench.methods.method import Method
+from cse_bench.training.gpu_kernels import GpuKernels, same_kernels
 from cse_bench.training.precision import autocast
+
+_PLANNED_PIECES = 3  # of gradient caching: what each further one adds to the peak is its result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def training_memory(
 
     with ExitStack() as stack:
         if gpu:
-            stack.enter_context(_GpuKernels())
+            stack.enter_context(GpuKernels())
         live = stack.enter_context(LiveBytes(tensors))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = _loss(method, rows, precision=precision, world_size=world_size)
@@ -147,7 +149,7 @@ def inference_memory(method: Method, rows: TokenRows, *, precision: str, gpu: bo
     method.eval()
     with ExitStack() as stack:
         if gpu:
-            stack.enter_context(_GpuKernels())
+            stack.enter_context(GpuKernels())
         live = stack.enter_context(LiveBytes([*method.parameters(), *method.buffers()]))
         with torch.no_grad(), autocast(precision, "cpu"):
             method.embed(rows)
@@ -156,12 +158,11 @@ def inference_memory(method: Method, rows: TokenRows, *, precision: str, gpu: bo
 
 
 def _loss(method: ContrastiveMethod, rows: TokenRows, *, precision: str, world_size: int) -> Tensor:
-    """A training step as `ContrastiveMethod.loss_of` makes it, with stand-ins for the rows of the other devices.
-
-    All rows in one piece: they are equally long here, and then the split by length makes one piece too.
-    """
+    """A training step as `ContrastiveMethod.loss_of` makes it, with stand-ins for the rows of the other devices."""
     with autocast(precision, "cpu"):
-        local = {name: tensor.unflatten(0, (rows.num_views, -1)) for name, tensor in method.represent(rows).items()}
+        local = {
+            name: tensor.unflatten(0, (rows.num_views, -1)) for name, tensor in _represent_all(method, rows).items()
+        }
         others = world_size - 1
         joined = (
             {name: torch.cat([tensor, *[tensor.detach()] * others], dim=1) for name, tensor in local.items()}
@@ -170,6 +171,39 @@ def _loss(method: ContrastiveMethod, rows: TokenRows, *, precision: str, world_s
         )
         with torch.autocast("cpu", enabled=False):
             return method.objective({name: at_least_float32(tensor) for name, tensor in joined.items()})["loss"]
+
+
+def _represent_all(method: ContrastiveMethod, rows: TokenRows) -> Representations:
+    """As `ContrastiveMethod.in_pieces`, which reads lengths and counts tokens, and those have no content here.
+
+    The rows are equally long, so that the split by length makes no pieces of its own. With gradient caching a few
+    pieces are run, and the others stood in for, which add nothing but their result: a plan is made in seconds.
+    """
+    if method.gradient_cache_rows is None:
+        return method.represent(rows)
+    size = method.gradient_cache_rows
+    parts: list[Representations] = []
+    for start in range(0, len(rows), size):
+        if len(parts) < _PLANNED_PIECES:
+            parts.append(_recomputed(method, _piece(rows, start, start + size)))
+        else:
+            rest = min(size, len(rows) - start)
+            parts.append({name: torch.empty_like(tensor[:rest]).detach() for name, tensor in parts[0].items()})
+    order = torch.arange(len(rows))
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+
+
+def _piece(rows: TokenRows, start: int, end: int) -> TokenRows:
+    with unset_fake_temporarily():  # which row is which has content in a plan too
+        sentence, view = rows.sentence[start:end], rows.view[start:end]
+    return replace(rows, ids=rows.ids[start:end].clone(), lengths=rows.lengths[start:end], sentence=sentence, view=view)
+
+
+def _recomputed(method: ContrastiveMethod, rows: TokenRows) -> Representations:
+    parts: Representations = checkpoint(
+        lambda ids: method.represent(replace(rows, ids=ids)), rows.ids, use_reentrant=False, context_fn=same_kernels
+    )
+    return parts
 
 
 def _gathered_bytes(method: ContrastiveMethod) -> int:
@@ -233,59 +267,3 @@ class LiveBytes(TorchDispatchMode):
         self._storages[key] = weakref.ref(storage, forget)
         self.live += size
         self.peak = max(self.peak, self.live)
-
-
-class _GpuKernels(TorchFunctionMode):
-    """What a GPU keeps where the CPU keeps something else.
-
-    Dropout keeps one byte per element on a GPU, the CPU a whole factor. Attention goes through a fused kernel, which
-    keeps its inputs, its output and one number per row; the CPU has one for no dropout only, and else keeps the l x l
-    probabilities. Autocast takes layer norm and softmax to float32 on a GPU only.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Exchanges the operation if it is one of these."""
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return _gpu_dropout(*args, **kwargs)
-        if func is F.scaled_dot_product_attention:
-            return _gpu_attention(*args, **kwargs)
-        if func in (F.layer_norm, F.softmax) and torch.is_autocast_enabled("cpu"):
-            args, kwargs = tree_map_only(Tensor, Tensor.float, (args, kwargs))
-        return func(*args, **kwargs)
-
-
-def _gpu_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT002
-    if not training or not 0 < p < 1:
-        return F.dropout(input, p, training, inplace)
-    return torch.native_dropout(input, p, train=True)[0]
-
-
-def _gpu_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,  # noqa: FBT001, FBT002
-    scale: float | None = None,
-    enable_gqa: bool = False,  # noqa: FBT001, FBT002
-) -> Tensor:
-    """The memory-efficient kernel, which GPUs take when there is a mask; flash attention keeps as much."""
-    if query.dtype == torch.float64:  # no fused kernel for it
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
-    if enable_gqa:
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
-        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
-    keeps = torch.is_grad_enabled()
-    attention = torch.ops.aten._scaled_dot_product_efficient_attention
-    output: Tensor = attention(query, key, value, attn_mask, keeps, dropout_p, is_causal, scale=scale)[0]
-    return output

@@ -5,13 +5,11 @@ rank, and the step count, from which the sampler knows where it is.
 """
 
 import contextlib
-import logging
 import os
 import random
 import signal
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,9 +20,9 @@ import numpy as np
 import torch
 
 from cse_bench.errors import TrainingError
+from cse_bench.training.checkpoint_file import previous
+from cse_bench.training.finite import check_parameters
 from cse_bench.training.gather import objects_of_ranks, world_size
-
-logger = logging.getLogger(__name__)
 
 _RANKS_AGREE_EVERY_STEPS = 10
 
@@ -34,11 +32,16 @@ class Interrupted(BaseException):
 
     Args:
         signal_number: what asked for it.
-        step: optimiser steps taken.
+        step: optimiser steps taken; None: outside of the steps, where there is nothing new to save.
     """
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped at step {step} by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, step: int | None) -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(
+            f"stopped at step {step} by {name}; saved, the same command goes on from here"
+            if step is not None
+            else f"stopped by {name} outside of the steps; the same command goes on from what is there"
+        )
         self.signal_number = signal_number
         self.step = step
 
@@ -48,12 +51,14 @@ class _StopAtOnce(BaseException):
 
 
 @contextmanager
-def signals_to(handler: Callable[[int], None]) -> Iterator[None]:
+def signals_to(
+    handler: Callable[[int], None], *, numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM call `handler` with their number; afterwards they do what they did before."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def answer(number: int, frame: FrameType | None) -> None:
         handler(number)
@@ -67,23 +72,43 @@ def signals_to(handler: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
+@contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """While inside, and where no `ResumeCheckpoint` answers instead, SIGTERM raises `Interrupted`.
+
+    So tokenising, mining and the evaluation of a finished training end as Ctrl-C ends them: what is half done is
+    cleaned up, the result says "interrupted", and the exit code is that of a pre-empted job (128 + 15).
+    """
+
+    def stop(number: int) -> None:
+        raise Interrupted(number, None)
+
+    with signals_to(stop, numbers=(signal.SIGTERM,)):
+        yield
+
+
 class ResumeCheckpoint(lightning.Callback):
     """Writes `last.ckpt` every few steps, after the last one, and when the run is asked to stop (Ctrl-C, SIGTERM).
 
-    The one before is kept beside it until the next is written: see `newest_whole`. A signal is answered at the end of
-    the step in progress, when parameters and optimiser agree. A second Ctrl-C stops at once.
+    The one before is kept beside it until the next is written, see `cse_bench.training.checkpoint_file`. A signal is
+    answered at the end of the step in progress, when parameters and optimiser agree. A second Ctrl-C stops at once.
 
     Args:
         path: the checkpoint file; replaced atomically.
         every_steps: 0: only when asked to stop.
         stop_file: when this file appears, which holds the number of a signal, ranks stop as if they had received it.
+        resumed_from: the checkpoint that the run goes on from, if any: a damaged last one is not kept in its place.
     """
 
-    def __init__(self, path: Path, *, every_steps: int, stop_file: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, every_steps: int, stop_file: Path | None = None, resumed_from: Path | None = None
+    ) -> None:
         self.path = path
         self.every_steps = every_steps
         self.stop_file = stop_file
+        self._last_is_whole = resumed_from == path
         self._signal: int | None = None
+        self._is_saved = resumed_from is not None
         self._random: dict[str, Any] | None = None
 
     @contextmanager
@@ -92,12 +117,15 @@ class ResumeCheckpoint(lightning.Callback):
 
         Raises:
             KeyboardInterrupt: Ctrl-C a second time.
+            Interrupted: asked to stop after the last step.
         """
         try:
             with signals_to(self._remember):
                 yield
         except _StopAtOnce:
             raise KeyboardInterrupt from None
+        if self._signal is not None and self._is_saved and world_size() == 1:
+            raise Interrupted(self._signal, None)
 
     def _remember(self, number: int) -> None:
         if self._signal is not None and number == signal.SIGINT:
@@ -108,9 +136,15 @@ class ResumeCheckpoint(lightning.Callback):
         )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes SIGTERM back: Lightning's handler would end the run without saving it."""
+        """Takes SIGTERM back: Lightning's handler would end the run without saving it.
+
+        Raises:
+            Interrupted: the run was asked to stop while it was made ready.
+        """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: self._remember(number))
+        if (asked := self._agreed()) is not None:
+            raise Interrupted(asked, trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -135,13 +169,15 @@ class ResumeCheckpoint(lightning.Callback):
         """Training is not repeated when what follows it, the final evaluation, is interrupted or fails."""
         if self.every_steps > 0 and trainer.global_step % self.every_steps != 0:
             self.save(trainer)
+        self._is_saved = self.every_steps > 0
 
     def _asked(self, step: int) -> int | None:
         """The signal that any rank received; ranks must stop together, so they ask each other now and then."""
         if world_size() == 1:
             return self._signal
-        if step % _RANKS_AGREE_EVERY_STEPS:
-            return None
+        return None if step % _RANKS_AGREE_EVERY_STEPS else self._agreed()
+
+    def _agreed(self) -> int | None:
         if self._signal is None and self.stop_file is not None and self.stop_file.is_file():
             self._signal = int(self.stop_file.read_text() or signal.SIGTERM)
         return next((number for number in objects_of_ranks(self._signal) if number is not None), None)
@@ -150,18 +186,19 @@ class ResumeCheckpoint(lightning.Callback):
         """Writes the state of the run.
 
         Raises:
-            TrainingError: the disk is full or not writable; an earlier checkpoint stays as it is.
+            TrainingError: the disk is full or not writable, or a parameter is not finite; an earlier checkpoint stays
+                as it is.
         """
+        check_parameters(trainer.lightning_module, step=trainer.global_step)
         temporary = self.path.with_suffix(".tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())  # a machine that goes down keeps names before contents otherwise
-                if self.path.is_file():
+                if self._last_is_whole and self.path.is_file():
                     os.replace(self.path, previous(self.path))
                 os.replace(temporary, self.path)
+            self._last_is_whole = True
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -180,46 +217,6 @@ class ResumeCheckpoint(lightning.Callback):
     ) -> None:
         """Keeps this rank's random state until the first step."""
         self._random = checkpoint["random_states"][trainer.global_rank]
-
-
-def previous(checkpoint: Path) -> Path:
-    """Where the checkpoint before the last one is kept."""
-    return checkpoint.with_name("previous.ckpt")
-
-
-def newest_whole(checkpoint: Path) -> Path | None:
-    """What to resume from: the last checkpoint, or the one before where the last is damaged or missing.
-
-    A checkpoint is a zip archive with a checksum for every tensor, so half-written and altered ones are told apart from
-    whole ones by reading them. The run that goes on from an earlier one ends in the same numbers.
-
-    Returns:
-        None when there is neither.
-
-    Raises:
-        TrainingError: none that is there can be read.
-    """
-    there = [path for path in (checkpoint, previous(checkpoint)) if path.is_file()]
-    whole = next((path for path in there if _is_whole(path)), None)
-    if there and whole is None:
-        names = " and ".join(str(path) for path in there)
-        raise TrainingError(f"{names} cannot be read (damaged); delete {checkpoint.parent}, and the run starts over")
-    if whole is not None and whole != there[0]:
-        logger.warning("%s is damaged; going on from the one before, step %d", there[0], step_of(whole))
-    return whole
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):  # whatever the damage hits
-        return False
-
-
-def step_of(checkpoint: Path) -> int:
-    """Optimiser steps taken when a whole checkpoint was written."""
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
 
 
 def random_state() -> dict[str, Any]:

@@ -12,26 +12,32 @@ import torch
 from lightning.pytorch.plugins import DoublePrecision
 
 from cse_bench.config.bind import build, locate
+from cse_bench.config.identity import identity
 from cse_bench.config.schema import RunConfig
+from cse_bench.config.strategy import FSDP
 from cse_bench.data.corpora import Corpus
 from cse_bench.data.module import SentenceData
 from cse_bench.data.token_store import TokenStore, token_store
-from cse_bench.encoders.artifact import save_encoder
+from cse_bench.encoders.artifact import check_saved, save_encoder
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.encoders.tokenization import SentenceTokenizer
-from cse_bench.errors import TrainingError
+from cse_bench.errors import DataError, TrainingError
 from cse_bench.evaluation.callback import EvaluationCallback
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.methods.preparation import Preparation
 from cse_bench.results.metrics_log import MetricsLog
 from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.allocator import give_back_large_blocks
 from cse_bench.training.bars import progress_bar
+from cse_bench.training.checkpoint_file import CheckpointFile, newest_whole, step_of
 from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes
+from cse_bench.training.finite import FiniteGradients
 from cse_bench.training.gather import objects_of_ranks
 from cse_bench.training.loss_log import LossLog
 from cse_bench.training.progress import ProgressBar
-from cse_bench.training.resume import ResumeCheckpoint, newest_whole, step_of
+from cse_bench.training.resume import ResumeCheckpoint
+from cse_bench.training.sharding import ShardedStrategy, is_sharded, whole_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ def train(
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     encoder = build_encoder(config.backbone)
     corpus: Corpus = build(config.data.corpus)
+    _check_unchanged(config, directory, corpus)
     store = open_store(config, corpus, encoder.tokenizer)
     data = SentenceData(
         store,
@@ -110,6 +117,8 @@ def train(
     )
     prepared = method.prepare(preparation)
     method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+    if config.data.gradient_cache_rows is not None:
+        give_back_large_blocks()
     if config.precision == "64-true":
         method.double()  # Lightning would do so after it has restored a checkpoint, into float32
 
@@ -124,13 +133,20 @@ def train(
             "selection_value": value,
             "seed": config.seed,
         }
-        save_encoder(
-            method.sentence_encoder,
-            directory.model,
-            backbone=config.backbone,
-            training=training,
-            training_only=method.training_only_state(),
-        )
+        # A frozen body that came from somewhere is named, not copied; see `save_encoder`.
+        with whole_weights(method, frozen=config.backbone.adapter is None or config.backbone.source == "random"):
+            if trainer.is_global_zero:
+                save_encoder(
+                    method.sentence_encoder,
+                    directory.model,
+                    backbone=config.backbone,
+                    training=training,
+                    training_only=method.training_only_state(),
+                )
+
+    def kept() -> tuple[int, float | None]:
+        training = check_saved(directory.model)["training"]
+        return training["step"], training["selection_value"]
 
     cost = CostMeter()
     evaluation = EvaluationCallback(
@@ -146,21 +162,28 @@ def train(
         at_last_step=config.evaluation.eval_last_step,
         selection_metric=config.evaluation.selection_metric,
         save=save,
+        kept=kept,
+        on_every_rank=config.trainer.arguments().get("strategy") == FSDP,
         cost=cost,
     )
     resume_from = newest_whole(directory.checkpoint)
     # The order matters: what a step gave, its loss and dev score, is written before the checkpoint of that step.
-    callbacks: list[Any] = [cost, LossLog(), evaluation]
+    callbacks: list[Any] = [cost, FiniteGradients(), LossLog(), evaluation]
     if config.trainer.arguments().get("enable_progress_bar", True):
         callbacks.append(ProgressBar(cost, evaluation))
-    resume = ResumeCheckpoint(directory.checkpoint, every_steps=config.checkpoint_every_steps, stop_file=stop_file)
+    resume = ResumeCheckpoint(
+        directory.checkpoint,
+        every_steps=config.checkpoint_every_steps,
+        stop_file=stop_file,
+        resumed_from=resume_from,
+    )
     callbacks.append(resume)
     trainer = _trainer(config, directory, loggers, resume_from, callbacks=callbacks)
     # Weights are drawn alike on every rank, dropout masks are not: ranks hold different sentences.
     torch.manual_seed(config.seed * 1000 + trainer.global_rank)
     with resume.answering_signals():
         trainer.fit(method, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    if trainer.is_global_zero and evaluation.best_step is None:
+    if objects_of_ranks(evaluation.best_step)[0] is None and (trainer.is_global_zero or is_sharded(method)):
         save(trainer.global_step, None)
     # Collective: every rank says what went through it, and how much memory that took.
     tokens = TokenCount.sum(objects_of_ranks(method.tokens))
@@ -193,6 +216,20 @@ def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int
     }
 
 
+def _check_unchanged(config: RunConfig, directory: RunDirectory, corpus: Corpus) -> None:
+    """The corpus is still the one by which the run was named: ranks, and waiting runs, start later than that.
+
+    Raises:
+        DataError: it is another one.
+    """
+    stated = directory.results().get("identity")
+    if stated is not None and stated != identity(config, corpus_fingerprint=corpus.fingerprint()):
+        raise DataError(
+            f"the corpus '{corpus.name}' was changed after this run had started; run the same command again, and the "
+            "changed corpus gets a run of its own, or put the old one back"
+        )
+
+
 def open_store(config: RunConfig, corpus: Corpus, tokenizer: SentenceTokenizer) -> TokenStore:
     """The token store of the run, with a progress bar while it is built."""
     with progress_bar(f"tokenising {corpus.name}", unit=" sentences", delay_s=2.0) as bar:
@@ -211,10 +248,12 @@ def _trainer(
     arguments = config.trainer.arguments()
     if arguments.get("max_steps", -1) > 0:
         arguments["max_epochs"] = -1  # the corpus is read as often as the steps need
+    if arguments.get("strategy") == FSDP:
+        arguments["strategy"] = ShardedStrategy()
     resume_step = step_of(resume_from) if resume_from else 0
     return lightning.Trainer(
         **{"enable_model_summary": False, **arguments, "enable_progress_bar": False},
-        **_precision(config.precision),
+        **_precision_and_plugins(config.precision),
         callbacks=callbacks,
         logger=[MetricsLog(directory.metrics, resume_step=resume_step), *loggers],
         enable_checkpointing=False,
@@ -231,8 +270,10 @@ class _DoubleWeights(DoublePrecision):
         return data
 
 
-def _precision(precision: str) -> dict[str, Any]:
-    return {"plugins": [_DoubleWeights()]} if precision == "64-true" else {"precision": precision}
+def _precision_and_plugins(precision: str) -> dict[str, Any]:
+    if precision == "64-true":
+        return {"plugins": [CheckpointFile(), _DoubleWeights()]}
+    return {"plugins": [CheckpointFile()], "precision": precision}
 
 
 def quiet_lightning() -> None:

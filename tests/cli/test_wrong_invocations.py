@@ -35,6 +35,8 @@ TYPOS = {
     "logger key": (["logger=wandb", "logger.wandb.projct=x"], ["unknown key", "'logger.wandb.project'"]),
     "optimizer key": (["optimizer.lrr=1"], ["optimizer.lrr: unknown key", "'optimizer.lr'"]),
     "paths key": (["paths.dta=x"], ["paths.dta: unknown key", "'paths.data'"]),
+    "gradient accumulation": (["trainer.accumulate_grad_batches=2"], ["not here", "data.gradient_cache_rows"]),
+    "gradient accumulation, added": (["+trainer.accumulate_grad_batches=2"], ["not here", "data.gradient_cache_rows"]),
     "added key": (["+method.foo=1"], ["method.foo: unknown key", "known keys", "temperature"]),
     "no override": (["foo"], ["foo: not an override", "foo=VALUE"]),
     "unparsable": (["method.temperature=["], ["method.temperature=[", "cannot be parsed", "quote"]),
@@ -78,11 +80,14 @@ COMBINATIONS = {
     ),
     "several machines": (
         ["trainer=ddp_cpu_2", "trainer.num_nodes=2", "data.global_batch_size=16"],
-        ["trainer.num_nodes: several machines are started by their scheduler", "cse_bench.worker"],
+        ["trainer.num_nodes: 2 machines are started by their scheduler", "CSE_BENCH_ON_EVERY_MACHINE", "srun"],
     ),
     "decoders only": (["method=cse_sfp"], ["backbone: tiny_bert is bidirectional", "smollm2_135m"]),
     "four bits of random weights": (["adapter=qlora"], ["backbone.adapter: qlora quantises", "adapter=lora"]),
-    "fsdp": (["trainer=ddp_cpu_2", "trainer.strategy=fsdp"], ["trainer.strategy: fsdp", "dry_run=true"]),
+    "fsdp": (
+        ["trainer=ddp_cpu_2", "trainer.strategy=fsdp"],
+        ["data.split_rows_by_length: ", "all ranks must forward equally often"],
+    ),
     "selection without dev task": (
         ["evaluation.selection_metric=sts/dev/stsb"],
         ["evaluation.selection_metric", "evaluation.dev has no task", "null"],

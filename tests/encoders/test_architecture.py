@@ -55,7 +55,7 @@ def test_every_entry_builds_a_config_of_its_family(entry, name):
 
 
 def test_every_entry_of_known_size_is_listed_here():
-    assert set(DESCRIBED) == {*PARAMETERS, "tiny_bert", "tiny_llama"}
+    assert set(DESCRIBED) == {*PARAMETERS, "tiny_bert", "tiny_llama", "tiny_mistral", "tiny_opt"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

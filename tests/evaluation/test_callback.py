@@ -35,6 +35,7 @@ def callback(
         at_last_step=at_last,
         selection_metric="pairs/dev/score" if select else None,
         save=lambda step, value: saved.append((step, value)),
+        kept=lambda: saved[-1],
         cost=CostMeter(),
     )
     return made, saved

@@ -1,6 +1,7 @@
 """The masked loss against numbers worked out by hand, a slow loop, and the plain loss it contains."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ NEGATIVES = torch.tensor([[[0.6, 0.8]], [[0.6, 0.8]]], dtype=torch.float64)
 NONE = torch.zeros(2, 2, dtype=torch.bool)
 
 
+def left_out(positives: Tensor, negatives: Tensor) -> Callable[[slice], Tensor]:
+    """From who sees which positive, (b, b), and which hard negative of whom, (b, b, q)."""
+    return lambda rows: torch.cat([positives, negatives.flatten(1)], dim=1)[rows]
+
+
 def loss(**arguments) -> float:
     return float(masked_info_nce(ANCHORS, POSITIVES, NEGATIVES, **arguments))
 
@@ -32,7 +38,7 @@ def test_equals_the_hand_computed_loss_of_every_anchor() -> None:
     for row, expected in ((0, 1.12713187), (1, 1.19627774)):
         hide = torch.zeros(2, 2, dtype=torch.bool)
         hide[1 - row] = True
-        both = loss(temperature=1.0, positives_left_out=hide, negatives_left_out=hide.unsqueeze(2))
+        both = loss(temperature=1.0, left_out=left_out(hide, hide.unsqueeze(2)))
         assert 2 * both == pytest.approx(expected, abs=1e-8)  # the other anchor has nothing to lose: 0
 
 
@@ -40,17 +46,17 @@ def test_left_out_logits_equal_the_hand_computed_mean() -> None:
     positives, negatives = NONE.clone(), NONE.clone().unsqueeze(2)
     negatives[0, 1, 0] = True
     positives[1, 0] = True
-    masked = loss(temperature=1.0, positives_left_out=positives, negatives_left_out=negatives)
+    masked = loss(temperature=1.0, left_out=left_out(positives, negatives))
     assert masked == pytest.approx(0.89437081, abs=1e-8)
     assert masked == pytest.approx((0.81892472 + 0.96981690) / 2, abs=1e-8)
     # The other way round (candidate does not see anchor) is another number.
-    turned = loss(temperature=1.0, positives_left_out=positives.T, negatives_left_out=negatives.transpose(0, 1))
+    turned = loss(temperature=1.0, left_out=left_out(positives.T, negatives.transpose(0, 1)))
     assert abs(turned - masked) > 1e-3
 
 
 def test_an_anchor_never_loses_its_own_positive() -> None:
     everything = torch.ones(2, 2, dtype=torch.bool)
-    hidden = loss(temperature=0.05, positives_left_out=everything, negatives_left_out=everything.unsqueeze(2))
+    hidden = loss(temperature=0.05, left_out=left_out(everything, everything.unsqueeze(2)))
     assert hidden == 0.0  # nothing but the positive is left
 
 
@@ -62,7 +68,13 @@ def test_without_negatives_and_masks_it_is_the_plain_loss_to_the_last_bit(temper
     plain = info_nce(anchors, positives, temperature=temperature)
     assert torch.equal(masked_info_nce(anchors, positives, none, temperature=temperature), plain)
     hidden = torch.zeros(6, 6, dtype=torch.bool)
-    masked = masked_info_nce(anchors, positives, none, temperature=temperature, positives_left_out=hidden)
+    masked = masked_info_nce(
+        anchors,
+        positives,
+        none,
+        temperature=temperature,
+        left_out=left_out(hidden, torch.zeros(6, 6, 0, dtype=torch.bool)),
+    )
     assert torch.equal(masked, plain)
 
 
@@ -111,8 +123,7 @@ def test_equals_the_slow_loop_on_random_batches(size, count, seed, temperature, 
     found = masked_info_nce(
         *tensors[:3],
         temperature=temperature,
-        positives_left_out=tensors[3],
-        negatives_left_out=tensors[4],
+        left_out=left_out(tensors[3], tensors[4]),
         own_negative_log_weight=weight,
     )
     assert float(found) == pytest.approx(slow(*case[:3], temperature, *case[3:], weight), rel=1e-9, abs=1e-9)
@@ -139,8 +150,7 @@ def test_gradcheck_and_no_gradient_from_what_is_left_out() -> None:
         return masked_info_nce(
             *vectors,
             temperature=0.3,
-            positives_left_out=masks[0],
-            negatives_left_out=masks[1],
+            left_out=left_out(masks[0], masks[1]),
             own_negative_log_weight=0.5,
         )
 

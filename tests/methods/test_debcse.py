@@ -184,8 +184,8 @@ def test_left_out_by_hand() -> None:
         [True, False, False, False, True, True],  # 0 is near it; its own negative is itself
         [False, True, False, True, False, True],  # 5 and 7 are where it is
     ]
-    assert method._left_out(sentence, teacher).tolist() == expected
-    only_missing = method._left_out(sentence, None)
+    assert method._left_out(sentence, teacher, slice(None)).tolist() == expected
+    only_missing = method._left_out(sentence, None, slice(None))
     assert only_missing.tolist() == [[False] * 5 + [True]] * 3
 
 

@@ -28,6 +28,7 @@ def test_a_new_method_trains_in_a_sweep_and_stands_in_its_table(
         "name": "swapped_words",
         "status": "own reading",
         "citation": "nobody, never",
+        "version": 1,
         "is_backbone": False,
         "notes": {},
     }

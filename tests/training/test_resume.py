@@ -16,17 +16,11 @@ import torch
 from cse_bench.errors import TrainingError
 from cse_bench.results.metrics_log import read_metrics
 from cse_bench.results.run_directory import RunDirectory
-from cse_bench.training.resume import (
-    Interrupted,
-    newest_whole,
-    previous,
-    random_state,
-    set_random_state,
-    step_of,
-)
+from cse_bench.training.checkpoint_file import newest_whole, previous, step_of
+from cse_bench.training.resume import Interrupted, random_state, set_random_state
 from cse_bench.training.train import TrainingSummary
 from tests.tiny import metric_rows, task_overrides
-from tests.training.trained import fail_at, kept_weights, signal_at, train_in
+from tests.training.trained import At, fail_at, kept_weights, signal_at, train_in
 
 # 100 sentences in batches of 16: 7 steps an epoch, the last with 4 sentences. Dropout is on.
 BY_STEPS = ("trainer.max_steps=17",)
@@ -94,6 +88,24 @@ def test_stopped_twice_in_one_run(tmp_path: Path, uninterrupted: Any) -> None:
         with pytest.raises(Interrupted, match=signal.Signals(number).name):
             train_in(tmp_path, *config, loggers=(signal_at(stop, number),))
     assert_same_outcome(uninterrupted(*config), *train_in(tmp_path, *config))
+
+
+class AtTheEnd(At):
+    """Does something after the last step, while the loggers are closed."""
+
+    def finalize(self, status: str) -> None:
+        if status == "success":
+            self.action()
+
+
+def test_stopped_after_the_last_step(tmp_path: Path, uninterrupted: Any) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loggers = (AtTheEnd(0, lambda number=number: os.kill(os.getpid(), number)),)  # type: ignore[misc]
+        with pytest.raises(Interrupted, match=f"stopped by {number.name} outside of the steps"):
+            train_in(tmp_path, *BY_STEPS, loggers=loggers)
+    assert_same_outcome(uninterrupted(*BY_STEPS), *train_in(tmp_path, *BY_STEPS))
+    summary, _ = train_in(tmp_path / "unsaved", *BY_STEPS, "checkpoint_every_steps=0", loggers=loggers)
+    assert summary.steps == 17  # nothing is written then: to stop would lose it all
 
 
 @pytest.mark.parametrize("config", [BY_STEPS, BY_EPOCHS, (*BY_STEPS, *TASKS)])
@@ -215,6 +227,52 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert newest_whole(last) == previous(last)
     assert ("is damaged; going on from the one before, step 3" in caplog.text) == last.exists()
     assert_same_outcome(uninterrupted(*BY_STEPS, *TASKS), *train_in(tmp_path, *config))
+
+
+def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_the_whole_one_before(tmp_path: Path) -> None:
+    """Else the run would hang on one file while the next checkpoint is put in its place."""
+    config = (*BY_STEPS, "checkpoint_every_steps=3")
+    for crash in (8, 7):
+        with pytest.raises(RuntimeError, match="power"):
+            train_in(tmp_path, *config, loggers=(fail_at(crash),))
+        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        assert (step_of(last), step_of(previous(last))) == (6, 3)
+        cut_off(last)
+
+
+def test_two_damaged_checkpoints_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power"):
+        train_in(tmp_path, *BY_STEPS, "checkpoint_every_steps=3", loggers=(fail_at(8),))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    one_bit_flipped(last)
+    emptied(previous(last))
+    with pytest.raises(TrainingError, match=r"last\.ckpt and .*previous\.ckpt cannot be read .*starts over"):
+        train_in(tmp_path, *BY_STEPS)
+
+
+def test_no_flipped_bit_gives_another_state(tmp_path: Path) -> None:
+    """Wherever it is: it is noticed, or it was in a part that nothing is read from."""
+    path = tmp_path / "last.ckpt"
+    state = {"global_step": 7, "weights": torch.arange(40.0), "name": "adamw", "nested": [torch.ones(3), (1, 2.5)]}
+    torch.save(state, path)
+    content, noticed = path.read_bytes(), 0
+    draw = random.Random(0)
+    for bit in draw.sample(range(8 * len(content)), 400):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(changed))
+        try:
+            newest_whole(path)
+        except TrainingError:
+            noticed += 1
+            continue
+        found = torch.load(path, weights_only=True)
+        assert found["global_step"] == 7
+        assert found["name"] == "adamw"
+        assert torch.equal(found["weights"], state["weights"])
+        assert torch.equal(found["nested"][0], state["nested"][0])
+        assert found["nested"][1] == (1, 2.5)
+    assert noticed > 100
 
 
 def test_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,9 @@ _LEFT_OUT_SHOWN = 10
 def print_report(collection: Collection, analyses: Sequence[Sequence[Analysis]], page: Path) -> None:
     """Prints the headline of each block, the findings, what was left out, and where the page is."""
     for of_block in analyses:
+        if not of_block:
+            print_lines(["a block of runs has none of the usual metrics; name one with metric=...", ""])
+            continue
         first = of_block[0]
         facts = ", ".join(f"{name} {value}" for name, value in first.block.facts.items())
         print_table(_brief(score_table([first], "scores", title=metric(first.metric).title, beside=False), facts))

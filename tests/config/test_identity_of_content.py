@@ -1,0 +1,96 @@
+"""What a config names by a path decides by its content; versions of definitions decide as well."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cse_bench.config.identity import content_of_encoder, group_identity, identity
+from cse_bench.config.schema import RunConfig
+from cse_bench.data.checksums import remembered_sha256
+from cse_bench.data.packages import file_sha256
+from cse_bench.methods.simcse import SimCSE
+from tests.tiny import PairScore, config_in, task_overrides
+
+
+def id_of(config: RunConfig) -> str:
+    return identity(config, corpus_fingerprint="c")
+
+
+def encoder(folder: Path, weights: bytes = b"weights", *, of_a_run: bool = False) -> Path:
+    """The files of an encoder; what is in them does not matter here."""
+    model = folder / "model" if of_a_run else folder
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "model.safetensors").write_bytes(weights)
+    if of_a_run:
+        (folder / "results.json").write_text("{}")
+    return folder
+
+
+def with_path(tmp_path: Path, how: str, path: Path) -> RunConfig:
+    overrides = {
+        "debcse": ["method=debcse", f"method.teacher={path}"],
+        "jtcse_distil": ["method=jtcse_distil", f"method.teacher={path}"],
+        "jtcse": ["method=jtcse", f"method.towers.first={path}"],
+        "jtcse as teacher": ["method=jtcse_distil", f"method.teacher.towers.second={path}"],
+        "backbone": ["backbone=local", f"backbone.path={path}", "backbone.name=mine"],
+    }[how]
+    return config_in(tmp_path / "run", *overrides)
+
+
+@pytest.mark.parametrize("how", ["debcse", "jtcse_distil", "jtcse", "jtcse as teacher", "backbone"])
+def test_a_changed_encoder_is_another_run(tmp_path: Path, how: str) -> None:
+    path = encoder(tmp_path / "encoder")
+    config = with_path(tmp_path, how, path)
+    before = id_of(config), group_identity(config, corpus_fingerprint="c")
+    (path / "README.md").write_text("decides nothing")
+    assert id_of(config) == before[0]
+    (path / "model.safetensors").write_bytes(b"weight5")  # of the same length
+    assert id_of(config) != before[0]
+    assert group_identity(config, corpus_fingerprint="c") != before[1]
+
+
+@pytest.mark.parametrize("how", ["debcse", "jtcse_distil", "jtcse", "backbone"])
+def test_a_moved_encoder_is_the_same_run(tmp_path: Path, how: str) -> None:
+    first, second = encoder(tmp_path / "a"), encoder(tmp_path / "b")
+    assert id_of(with_path(tmp_path, how, first)) == id_of(with_path(tmp_path, how, second))
+
+
+def test_of_a_run_its_encoder_counts_alone(tmp_path: Path) -> None:
+    run, plain = encoder(tmp_path / "run", of_a_run=True), encoder(tmp_path / "plain")
+    assert content_of_encoder(str(run)) == content_of_encoder(str(plain))
+    (run / "results.json").write_text('{"status": "complete"}')
+    (run / "metrics.csv").write_text("more")
+    assert content_of_encoder(str(run)) == content_of_encoder(str(plain))
+
+
+def test_a_hub_id_stays_as_it_is() -> None:
+    assert content_of_encoder("organisation/name") == "organisation/name"
+
+
+def test_versions_of_method_and_tasks_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = config_in(tmp_path, *task_overrides())
+    found = {id_of(config)}
+    with monkeypatch.context() as patch:
+        patch.setattr(SimCSE, "version", 2)
+        found.add(id_of(config))
+        patch.setattr(SimCSE, "version", 3)
+        found.add(id_of(config))
+        students = config_in(tmp_path, "method=debcse")  # whose teacher is a SimCSE
+        found.add(id_of(students))
+    found.add(id_of(students))
+    monkeypatch.setattr(PairScore, "version", 2)
+    found.add(id_of(config))
+    assert len(found) == 6
+
+
+def test_checksums_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    file.write_text("one")
+    first = remembered_sha256(file)
+    assert first == remembered_sha256(file) == file_sha256(file)
+    file.write_text("two")
+    assert remembered_sha256(file) == file_sha256(file) != first
+    shutil.copy(file, tmp_path / "other")
+    assert remembered_sha256(tmp_path / "other") == remembered_sha256(file)

@@ -1,7 +1,7 @@
 """`python -m cse_bench.evaluate model=...`: scores a run, a local model or a Hub model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import numpy as np
@@ -10,6 +10,9 @@ from omegaconf import DictConfig
 from cse_bench.__main__ import command_line, past_hydra
 from cse_bench.config.location import conf_directory
 from cse_bench.config.schema import EvaluateConfig
+
+if TYPE_CHECKING:
+    from cse_bench.encoders.encoder import SentenceEncoder
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="evaluate")
@@ -20,25 +23,77 @@ def compose_and_evaluate(config: DictConfig) -> None:
 
     with past_hydra():
         settings = validate_evaluate(config)
+        if is_mteb(settings):
+            _print_mteb(evaluate_mteb(settings), settings)
+            return
         results = evaluate(settings)
         print_table(run_table(results, None))
         if settings.output:
             print_lines([f"results: {settings.output}"])
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Metrics of a model, in the form of a run's results.
+def is_mteb(config: EvaluateConfig) -> bool:
+    """Whether mteb is to evaluate, instead of the tasks here.
 
     Raises:
-        CSEBenchError: the data, the model, or the way it is to be read.
+        ConfigError: tasks of mteb without mteb, or mteb without tasks, or nothing at all.
     """
-    from cse_bench.encoders.loading import open_encoder
-    from cse_bench.evaluation.suite import Evaluator, build_tasks
-    from cse_bench.results.environment import environment
-    from cse_bench.training.cost import peak_memory_bytes
-    from cse_bench.training.precision import device_type, resolve_precision
+    from cse_bench.config.bind import locate
+    from cse_bench.errors import ConfigError
+    from cse_bench.evaluation.mteb_task import MTEBTasks
 
-    tasks = build_tasks({f"dev/{name}": task for name, task in config.evaluation.dev.items()} | config.evaluation.test)
+    components = [*config.evaluation.dev.values(), *config.evaluation.test.values()]
+    if not components:
+        raise ConfigError("evaluation: nothing is measured; choose evaluation=sts, transfer, sample or mteb")
+    chosen = any(locate(component.target) is MTEBTasks for component in components)
+    if chosen and config.tasks is None:
+        raise ConfigError("tasks: evaluation=mteb needs their names, e.g. tasks=[STS12,STSBenchmark]")
+    if not chosen and config.tasks is not None:
+        raise ConfigError("tasks: names tasks of mteb; add evaluation=mteb, or leave it out")
+    return chosen
+
+
+def evaluate_mteb(config: EvaluateConfig) -> dict[str, float]:
+    """Main scores x100 of mteb's tasks on a model, by name; mteb's result files are below `mteb_output`.
+
+    Raises:
+        CSEBenchError: mteb is missing, a task, its data, or the model.
+    """
+    from cse_bench.errors import ConfigError
+    from cse_bench.training.precision import resolve_precision
+
+    try:
+        from cse_bench.evaluation.mteb_run import MTEBEncoder, run_mteb, tasks_named
+    except ImportError as error:
+        raise ConfigError("evaluation=mteb needs the package mteb: pip install 'cse_bench[mteb]'") from error
+    assert config.tasks is not None
+    tasks = tasks_named(config.tasks)
+    encoder = MTEBEncoder(
+        _open(config),
+        name=Path(config.model).expanduser().resolve().name if Path(config.model).is_dir() else config.model,
+        precision=resolve_precision(config.evaluation.precision, accelerator=config.accelerator),
+        batch_tokens=config.evaluation.batch_tokens,
+    )
+    return run_mteb(encoder, tasks, folder=Path(config.mteb_output).expanduser(), overwrite=config.overwrite)
+
+
+def _print_mteb(scores: dict[str, float], config: EvaluateConfig) -> None:
+    from rich.table import Table
+
+    from cse_bench.results.tables import print_lines, print_table
+
+    table = Table("task", "main score of mteb x 100", title=config.model)
+    for name, score in scores.items():
+        table.add_row(name, f"{score:.2f}")
+    print_table(table)
+    print_lines([f"results: {config.mteb_output}/results"])
+
+
+def _open(config: EvaluateConfig) -> "SentenceEncoder":
+    """The encoder, on its device."""
+    from cse_bench.encoders.loading import open_encoder
+    from cse_bench.training.precision import device_type
+
     encoder = open_encoder(
         config.model,
         pooling=config.pooling,
@@ -48,7 +103,22 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         attention=config.attention,
         trust_remote_code=config.trust_remote_code,
     )
-    encoder.to(device_type(config.accelerator))
+    return encoder.to(device_type(config.accelerator))
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Metrics of a model, in the form of a run's results.
+
+    Raises:
+        CSEBenchError: the data, the model, or the way it is to be read.
+    """
+    from cse_bench.evaluation.suite import Evaluator, build_tasks
+    from cse_bench.results.environment import environment
+    from cse_bench.training.cost import peak_memory_bytes
+    from cse_bench.training.precision import resolve_precision
+
+    tasks = build_tasks({f"dev/{name}": task for name, task in config.evaluation.dev.items()} | config.evaluation.test)
+    encoder = _open(config)
     precision = resolve_precision(config.evaluation.precision, accelerator=config.accelerator)
     evaluation = Evaluator(
         module=encoder,

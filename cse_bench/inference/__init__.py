@@ -1,0 +1,1 @@
+"""Encoders at work: many sentences in, vectors out, neighbours of a query."""

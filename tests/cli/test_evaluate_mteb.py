@@ -1,0 +1,30 @@
+"""`evaluation=mteb`: where it is possible and what it needs."""
+
+import pytest
+
+from cse_bench.__main__ import main as train
+from cse_bench.evaluate import main
+from tests.cli.command import run_command
+from tests.tiny import overrides_in
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluation=mteb"], "tasks: evaluation=mteb needs their names, e.g. tasks=[STS12,STSBenchmark]"),
+        (["tasks=[STS12]"], "tasks: names tasks of mteb; add evaluation=mteb"),
+        (["evaluation=none"], "evaluation: nothing is measured"),
+        (["evaluation=mteb", "tasks=[]"], "tasks"),
+    ],
+)
+def test_tasks_and_evaluation_belong_together(arguments, message, tmp_path, monkeypatch) -> None:
+    done = run_command(monkeypatch, f"model={tmp_path}", *arguments, command=main)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_training_run_refuses_it(tmp_path, monkeypatch) -> None:
+    done = run_command(monkeypatch, *overrides_in(tmp_path, "evaluation=mteb"), command=train)
+    assert done.code == 2
+    assert "evaluation=mteb is for finished encoders" in done.err

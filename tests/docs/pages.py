@@ -40,7 +40,7 @@ class Command:
             if set(word) <= set("|&;<>"):
                 break
             words.append(word)
-        while words and (words[0] in ("$", "srun") or re.match(r"^[A-Za-z_]\w*=", words[0])):
+        while words and (words[0] in ("$", "srun", "exec") or re.match(r"^[A-Za-z_]\w*=", words[0])):
             del words[0]
         return words
 

@@ -1,13 +1,28 @@
 """`make bench`: runs every benchmark and prints its table."""
 
-from benchmarks import collect_runs, length_split, token_store
+import os
+
+from benchmarks import (
+    collect_runs,
+    evaluation_speed,
+    idle_sweep,
+    length_split,
+    memory_plan,
+    startup,
+    token_store,
+    training_speed,
+)
 
 
 def main() -> None:
     """The benchmarks that need nothing else, the quick ones first."""
-    collect_runs.main()
-    length_split.main()
-    token_store.main()
+    for benchmark in (collect_runs, length_split, memory_plan, idle_sweep, startup, token_store, training_speed):
+        print(f"\n{benchmark.__name__}")
+        benchmark.main()
+    if os.environ.get("CSE_BENCH_DATA"):  # the STS files
+        evaluation_speed.main()
+    else:
+        print("\nbenchmarks.evaluation_speed needs the STS files: set CSE_BENCH_DATA")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -97,20 +98,19 @@ def test_when_every_trial_fails_the_reason_is_told(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "overrides, words",
+    "overrides, options, words",
     [
-        (command(Path("x"), space=()), "nothing to search"),
-        (command(Path("x"), "seed=0,1"), "seed: the luckiest seed is no finding"),
-        (command(Path("x"), "evaluation.selection_metric=null"), "evaluation.selection_metric is null"),
-        (command(Path("x"), trials=0), "hydra.sweeper.trials: must be at least 1, got 0"),
-        (command(Path("x"), space=("optimizer.lr=interval(2,1)",)), "optimizer.lr"),
+        ([], {"space": ()}, "nothing to search"),
+        (["seed=0,1"], {}, "seed: the luckiest seed is no finding"),
+        (["evaluation.selection_metric=null"], {}, "evaluation.selection_metric is null"),
+        ([], {"trials": 0}, "hydra.sweeper.trials: must be at least 1, got 0"),
+        ([], {"space": ("optimizer.lr=interval(2,1)",)}, "optimizer.lr"),
     ],
 )
 def test_what_cannot_be_searched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str], words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str], options: dict[str, Any], words: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    answer = run(monkeypatch, *overrides)
+    answer = run(monkeypatch, *command(tmp_path, *overrides, **options))
     assert answer.code == 2
     assert words in answer.err
 

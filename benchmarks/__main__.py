@@ -1,4 +1,4 @@
-"""`make bench`: runs every benchmark and prints its table."""
+"""`make bench`: runs the benchmarks that need nothing else and prints their tables; the README beside lists all."""
 
 import os
 
@@ -15,7 +15,7 @@ from benchmarks import (
 
 
 def main() -> None:
-    """The benchmarks that need nothing else, the quick ones first."""
+    """The quick ones first; minutes each from `training_speed` on."""
     for benchmark in (collect_runs, length_split, memory_plan, idle_sweep, startup, token_store, training_speed):
         print(f"\n{benchmark.__name__}")
         benchmark.main()

@@ -1,12 +1,11 @@
-"""Scoring the seven STS tasks here against encoding every pair as it stands, and a whole run against the official way.
+"""Scoring the seven STS tasks, and one evaluation in training, against encoding every pair as it stands.
 
     CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny,distilbert] [rounds=3]
 
 The other column does what SimCSE's evaluation does through SentEval: each sub-set sorted by length, both sides of its
-pairs encoded in batches of 128 with plain Transformers in float32, nothing remembered. Then the same schedule of
-in-training evaluations: there, SentEval's STS-B and SICK-R encode their train, dev and test splits each time to select
-on dev; here, only STS-B dev is encoded (and the geometry read off the same vectors). Interleaved: every round does
-each once.
+pairs encoded in batches of 128 with plain Transformers in float32, nothing remembered. Then one evaluation in
+training: there, SentEval's STS-B and SICK-R encode their train, dev and test splits each time to select on dev; here,
+only STS-B dev is encoded (and the geometry read off the same vectors). Interleaved: every round does each once.
 """
 
 import os
@@ -72,7 +71,12 @@ def _compare(model: str, directory: Path, data: Path, *, rounds: int) -> None:
         scores["official dev"] = {"sts/dev/stsb": dev}
     for name, values in seconds.items():
         print(f"  {name:22s} {statistics.median(values):7.2f} s  ({min(values):.2f} to {max(values):.2f})")
-    for ours, theirs in (("test fp32", "pairs as they stand"), ("dev fp32", "official dev")):
+    for ours, theirs in (
+        ("test fp32", "pairs as they stand"),
+        ("test bf16", "pairs as they stand"),
+        ("dev fp32", "official dev"),
+        ("dev bf16", "official dev"),
+    ):
         far = max(abs(scores[ours][name] - value) for name, value in scores[theirs].items())
         print(f"  largest difference of a score, {ours} and {theirs}: {far:.1e} points")
     for ours, theirs, words in (

@@ -113,19 +113,22 @@ def _measured(config: RunConfig, planned: Plan, *, device: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() - before
-    state = [value for of_one in optimizer.state.values() for value in of_one.values() if isinstance(value, Tensor)]
-    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    return _bytes([*method.parameters(), *method.buffers(), *gradients, *state]) + _rise(step)
+    # The profiler does not see that something is freed which was there before it: no gradient may be. Two steps, so
+    # that the second one finds those of the first.
+    optimizer.zero_grad()
+    state = (value for of_one in optimizer.state.values() for value in of_one.values() if isinstance(value, Tensor))
+    there = _bytes([*method.parameters(), *method.buffers(), *state])
+    return there + _rise(lambda: (step(), step()))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum({tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
-def _rise(step: Callable[[], None]) -> int:
-    """By how much a step raises what PyTorch's CPU allocator has given out."""
+def _rise(steps: Callable[[], object]) -> int:
+    """By how much steps raise what PyTorch's CPU allocator has given out."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
+        steps()
     now = peak = 0
     for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
         if event.name() == "[memory]":

@@ -46,14 +46,15 @@ def _run(config: DictConfig) -> float | None:
     from pathlib import Path
 
     from cse_bench.results.missing import reuse_notes
-    from cse_bench.results.sweep import comes_back, note_busy, note_run
+    from cse_bench.results.sweep import comes_back, note_busy, note_run, reaches_sweep
     from cse_bench.results.tables import print_lines, print_table, run_table
     from cse_bench.run import run, run_directory
 
     job = HydraConfig.get()
     in_sweep = job.mode == RunMode.MULTIRUN
     try:
-        results = run(run_config, wait=in_sweep and not comes_back(job.sweeper))
+        # Left to another process is only what the sweep hears of, so that it can come back to it.
+        results = run(run_config, wait=in_sweep and not (comes_back(job.sweeper) and reaches_sweep()))
     except BusyError:
         if not in_sweep:
             raise
@@ -62,7 +63,8 @@ def _run(config: DictConfig) -> float | None:
         print_lines([f"{directory}: another process is at it; this sweep goes on and comes back to it"])
         return None
     if results["reused"]:
-        print_lines(["this run was finished before (overwrite=true runs it again)", *reuse_notes([results])])
+        print_lines(["this run was finished before (overwrite=true runs it again)"])
+    print_lines(reuse_notes([results]))  # a run that was done now may stand on others that were done before
     print_table(run_table(results, results["baseline"]))
     print_lines([f"results: {results['directory']}"])
     baseline = results["baseline_directory"]

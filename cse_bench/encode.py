@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ SIDECAR_FORMAT = 1
 # What of the config says how a model is opened, and what decides the vectors beside it.
 _OPENING = ("pooling", "prompt", "padding_side", "dtype", "attention")
 _DECIDING = ("max_length", "normalize", "empty_lines", "window", "batch_tokens", "output_dtype")
-# The same weights on the same machine; one optimiser step more is above it.
+# The same weights on the same machine; one optimiser step more is above it. Twice the encoder's own rounding, too.
 _SAME_MODEL = 1e-5
 
 
@@ -90,7 +91,7 @@ def encode(config: EncodeConfig) -> Encoded:
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
     from cse_bench.encoders.loading import open_encoder
-    from cse_bench.inference.identity import model_identity
+    from cse_bench.inference.identity import is_in_half_precision, model_identity
     from cse_bench.inference.partial_file import PartialFile
     from cse_bench.inference.streaming import StreamOptions
     from cse_bench.inference.texts import open_texts
@@ -119,7 +120,8 @@ def encode(config: EncodeConfig) -> Encoded:
         settings = {
             "identity": identity,
             "model": {"name": config.model, "opened_with": opening}
-            | {"pooling": encoder.pooling, "prompt": encoder.tokenizer.prompt},
+            | {"pooling": encoder.pooling, "prompt": encoder.tokenizer.prompt}
+            | {"in_half_precision": is_in_half_precision(encoder)},
             "input": {name: getattr(config, name) for name in ("input_format", "field", "column")},
             "options": {name: getattr(config, name) for name in _DECIDING} | {"precision": options.precision},
         }
@@ -144,17 +146,18 @@ def _encode_into(
     tokenizer = encoder.tokenizer
     limit = min(options.max_length or tokenizer.max_positions, tokenizer.max_positions)
     there = file.made_with()
+    differences = partial(_differences, settings=settings, encoder=encoder)
     if overwrite:
         # An interrupted overwriting goes on, too; anything else is no longer wanted.
-        if there is not None and (_differences(there, settings) or not begins_with(texts, Counts(**file.counts))):
+        if there is not None and (differences(there) or not begins_with(texts, Counts(**file.counts))):
             file.remove()
     elif file.output.is_file():
         facts = read_json(file.sidecar) or {}
-        _refuse_difference(facts.get("settings", {}), settings, what=str(file.output))
+        _refuse_difference(differences(facts.get("settings", {})), what=str(file.output))
         _refuse_other_text(file, texts, facts)
         return Encoded(output=file.output, facts=facts, encoded_rows=0, time_s=0.0, limit=limit, reused=True)
     elif there is not None:
-        _refuse_difference(there, settings, what=str(file.path))
+        _refuse_difference(differences(there), what=str(file.path))
     started, done = time.perf_counter(), Counts()
     with file.growing(settings, prefix=vectors.prefix()), _stopping_at_sigterm():
         before = done = Counts(**file.counts)
@@ -215,17 +218,17 @@ def _refuse_foreign(file: "PartialFile", *, overwrite: bool) -> None:
             )
 
 
-def _refuse_difference(there: dict[str, Any], settings: dict[str, Any], *, what: str) -> None:
+def _refuse_difference(differing: list[str], *, what: str) -> None:
     """What is on the disk must have been made as is asked for now: the same model, the same options."""
-    if differing := _differences(there, settings):
+    if differing:
         raise ConfigError(
             f"output: {what} was made with another {', '.join(differing)}; give the same, another output, or start "
             "over with overwrite=true"
         )
 
 
-def _differences(there: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    from cse_bench.inference.identity import identity_distance
+def _differences(there: dict[str, Any], *, settings: dict[str, Any], encoder: "SentenceEncoder") -> list[str]:
+    from cse_bench.inference.identity import is_same_model
 
     differing = [
         name
@@ -233,8 +236,10 @@ def _differences(there: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         for name, value in settings[part].items()
         if there.get(part, {}).get(name, value) != value
     ]
-    is_same_model = "identity" in there and identity_distance(there["identity"], settings["identity"]) <= _SAME_MODEL
-    return differing if is_same_model else ["model", *differing]
+    is_same = "identity" in there and is_same_model(
+        there["identity"], encoder, settings["identity"], tolerance=_SAME_MODEL
+    )
+    return differing if is_same else ["model", *differing]
 
 
 def _refuse_other_text(file: "PartialFile", texts: "Texts", facts: dict[str, Any]) -> None:

@@ -70,11 +70,17 @@ def evaluate_mteb(config: EvaluateConfig) -> dict[str, float]:
     tasks = tasks_named(config.tasks)
     encoder = MTEBEncoder(
         _open(config),
-        name=Path(config.model).expanduser().resolve().name if Path(config.model).is_dir() else config.model,
+        name=_name(config.model),
         precision=resolve_precision(config.evaluation.precision, accelerator=config.accelerator),
         batch_tokens=config.evaluation.batch_tokens,
     )
     return run_mteb(encoder, tasks, folder=Path(config.mteb_output).expanduser(), overwrite=config.overwrite)
+
+
+def _name(model: str) -> str:
+    """What mteb calls a model: a Hub id, or the name of a local directory, without the way to it."""
+    local = Path(model).expanduser()
+    return local.resolve().name if local.is_dir() else model
 
 
 def _print_mteb(scores: dict[str, float], config: EvaluateConfig) -> None:

@@ -1,5 +1,6 @@
 """`python -m cse_bench.export run=... to=...`: a run's encoder for sentence-transformers, without cse_bench."""
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -222,8 +223,8 @@ def _push(directory: Path, repository: str, private: bool) -> None:  # noqa: FBT
 
 def main() -> None:
     """The command line. Hydra takes `adapter=` for the group of that name, which only training has."""
-    choices = {f"adapter={choice}": f"adapter_weights={choice}" for choice in ("merge", "keep")}
-    sys.argv = [choices.get(argument, argument) for argument in sys.argv]
+    # Every choice, a wrong one too: the message then names merge and keep, and not the group's lora and qlora.
+    sys.argv = [re.sub(r"\Aadapter=", "adapter_weights=", argument) for argument in sys.argv]
     command_line(compose_and_export, config_name="export")
 
 

@@ -17,9 +17,10 @@ from cse_bench.errors import ConfigError, CSEBenchError, DataError
 from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
 from cse_bench.evaluation.task import Evaluation
 from cse_bench.methods.untrained import Untrained
-from cse_bench.results.environment import environment
+from cse_bench.results.environment import differences, environment
 from cse_bench.results.loggers import close_loggers, extra_loggers
 from cse_bench.results.run_directory import RunDirectory, method_name
+from cse_bench.results.tables import print_lines
 from cse_bench.training.cost import inference_flops, peak_memory_bytes, reset_peak_memory
 from cse_bench.training.fit import fit
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
@@ -60,7 +61,7 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
             return _answer(directory, directory.results(), baseline, reused=True)
         reset_peak_memory()
-        results = _first_results(config, directory, fingerprint)
+        results = _first_results(config, directory, fingerprint) | _earlier_environments(directory)
         directory.start(config, results)
         loggers: list[Any] = []
         try:
@@ -272,6 +273,18 @@ def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str 
         "config": config.model_dump(mode="json", by_alias=True),
         "environment": environment(),
     }
+
+
+def _earlier_environments(directory: RunDirectory) -> dict[str, Any]:
+    """What the steps were taken with that a run goes on from, where that is otherwise now; told and kept."""
+    earlier = directory.results()
+    if earlier.get("status") == "complete" or not any(directory.checkpoint.parent.glob("*.ckpt")):
+        return {}  # starts over
+    environments = list(earlier.get("earlier_environments", []))
+    if "environment" in earlier and (changes := differences(earlier["environment"])):
+        environments.append(earlier["environment"])
+        print_lines(f"note: {directory.name} goes on from steps that were taken with other {one}" for one in changes)
+    return {"earlier_environments": environments} if environments else {}
 
 
 def _final_results(

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from cse_bench.encoders.encoder import SentenceEncoder
     from cse_bench.inference.texts import Texts
 
-# Two kernels that round to bfloat16 differ by about 0.01; another training, another pooling by ten times that.
-_SAME_MODEL = 0.03
+# Of two machines in float32; two seeds of a training of few steps are 0.009 apart.
+_SAME_MODEL = 1e-4
+# Two kernels that round to bfloat16 differ by about 0.01: in half precision a short training is not told from another.
+_SAME_MODEL_IN_HALF = 0.03
 _QUERIES_AT_ONCE = 64
 
 
@@ -188,6 +190,7 @@ def _vectors(path: Path, facts: dict[str, Any]) -> "np.ndarray":
 
 
 def _texts(text: str, facts: dict[str, Any]) -> "Texts":
+    from cse_bench.inference.streaming import sha256_of
     from cse_bench.inference.texts import STDIN, open_texts
 
     if text == STDIN:
@@ -200,6 +203,11 @@ def _texts(text: str, facts: dict[str, Any]) -> "Texts":
             f"has {facts['rows']:,} rows, made from {made['file']}"
             + (f" with {made['bytes']:,} bytes" if made["bytes"] is not None else "")
         )
+    if sha256_of(texts) != made["sha256"]:
+        raise DataError(
+            f"text: {text} is not what was encoded: as many {texts.unit}s as {made['file']} had, but other sentences "
+            "or another order; give the file that was encoded, or encode this one"
+        )
     return texts
 
 
@@ -207,7 +215,7 @@ def _model(
     facts: dict[str, Any], given: str | None, *, trust_remote_code: bool, accelerator: str, index: Path
 ) -> "SentenceEncoder":
     from cse_bench.encoders.loading import open_encoder
-    from cse_bench.inference.identity import identity_distance, model_identity
+    from cse_bench.inference.identity import is_in_half_precision, is_same_model, model_identity
     from cse_bench.training.precision import device_type
 
     made = facts["settings"]["model"]
@@ -217,7 +225,9 @@ def _model(
     except EncoderError as error:
         hint = "" if given else f" (the model that made {index}; if it is elsewhere now, set model=)"
         raise EncoderError(f"{error}{hint}") from error
-    if identity_distance(facts["settings"]["identity"], model_identity(encoder)) > _SAME_MODEL:
+    is_half = made.get("in_half_precision", False) or is_in_half_precision(encoder)
+    tolerance = _SAME_MODEL_IN_HALF if is_half else _SAME_MODEL
+    if not is_same_model(facts["settings"]["identity"], encoder, model_identity(encoder), tolerance=tolerance):
         raise EncoderError(
             f"model '{name}' is not the one that made {index} ('{made['name']}', {made['pooling']}): it embeds "
             "the same sentences elsewhere. Give that model, or encode again with this one"

@@ -63,7 +63,7 @@ def search(settings: Settings, arguments: Sequence[str], *, loader: ConfigLoader
         The best trial's `params` and `value`.
 
     Raises:
-        ConfigError: a space, a seed or a study that does not fit, or every trial failed.
+        ConfigError: a space, a seed or a study that does not fit, or so many trials failed that some are missing.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     overrides = {one.get_key_element(): one for one in parsed}.items()  # of a key given twice the last counts
@@ -71,6 +71,11 @@ def search(settings: Settings, arguments: Sequence[str], *, loader: ConfigLoader
     fixed = [str(one.input_line) for _, one in overrides if not one.is_sweep_override()]
     _check(settings, space)
     config = validate_run(SweepConfigs(loader, settings.config)(fixed), here=False)
+    if config.dry_run:
+        raise ConfigError(
+            "dry_run=true: there is no score to search by without running; leave out hydra/sweeper=tune and give one "
+            "value for each key to see the plan of a run"
+        )
     metric = config.evaluation.selection_metric
     if metric is None:
         raise ConfigError("evaluation.selection_metric is null, so there is no score to search by; name a dev metric")
@@ -93,16 +98,22 @@ def search(settings: Settings, arguments: Sequence[str], *, loader: ConfigLoader
             own = returns[number * len(seeds) : (number + 1) * len(seeds)]
             failure = _tell(study, trial, own, of=settings.trials, metric=metric)
             failed += failure is not None
-    if not _finished(study):
+    if not (finished := _finished(study)):
         raise ConfigError(f"no trial of {study.study_name} gave a score; the last failure: {failure}")
     best = study.best_trial
     print_lines(
         [
-            f"best of {_finished(study)} trials of {study.study_name}: {best.value:.4f} ({metric}, dev data) with "
+            f"best of {finished} trials of {study.study_name}: {best.value:.4f} ({metric}, dev data) with "
             + " ".join(_values(best.params)),
             "the score that was searched for is too good a guess of what it promises: run the values with other seeds",
         ]
     )
+    if finished < settings.trials:
+        raise ConfigError(
+            f"{study.study_name} was given up after {failed} failed trials: {finished} of {settings.trials} have "
+            f"finished. The last failure: {failure}. Leave what fails out of the space, or run the same command again "
+            "for the trials that are missing"
+        )
     return {"params": dict(best.params), "value": best.value}
 
 

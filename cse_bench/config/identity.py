@@ -26,6 +26,8 @@ _NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_
 _NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
 # What is read of a folder with an encoder; a README or a copy of the weights in another format decides nothing.
 _READ_OF_AN_ENCODER = ("*.safetensors", "*.json", "*.txt", "*.model", "*.py")
+# Read where there are no safetensors: the weights of older models.
+_READ_INSTEAD_OF_SAFETENSORS = ("*.bin",)
 
 
 def identity(config: RunConfig, *, corpus_fingerprint: str | None) -> str:
@@ -83,7 +85,8 @@ def content_of_encoder(path: str) -> str:
         return path
     if (folder / "results.json").is_file():  # a run: its encoder alone is read, and its log changes without it
         folder = folder / "model"
-    return f"sha256:{folder_sha256(folder, patterns=_READ_OF_AN_ENCODER)}"
+    instead = () if any(folder.glob("*.safetensors")) else _READ_INSTEAD_OF_SAFETENSORS
+    return f"sha256:{folder_sha256(folder, patterns=(*_READ_OF_AN_ENCODER, *instead))}"
 
 
 def _beyond_config(config: RunConfig) -> dict[str, Any]:

@@ -10,17 +10,27 @@ FSDP = "fsdp"
 
 
 def sharding_problems(run: RunConfig) -> Iterator[Problem]:
-    """What cannot be trained in shards; nothing for other strategies."""
-    if run.trainer.arguments().get("strategy") != FSDP:
-        return
-    # The method is built, without weights, only for a config that nothing else is wrong with.
-    yield from list(_settings(run)) or _weights_beside_the_encoder(run)
+    """Settings that cannot be trained in shards; nothing for other strategies."""
+    if run.trainer.arguments().get("strategy") == FSDP:
+        yield from _settings(run)
+
+
+def unshardable_problems(run: RunConfig) -> Iterator[Problem]:
+    """A method that cannot be trained in shards; nothing for other strategies.
+
+    Args:
+        run: a config that nothing else is wrong with, since the method is built, without weights.
+    """
+    if run.trainer.arguments().get("strategy") == FSDP:
+        yield from _weights_beside_the_encoder(run)
 
 
 def _settings(run: RunConfig) -> Iterator[Problem]:
     """Every forward of a sharded body is an operation of all ranks together: all of them must forward equally often."""
     trainer = run.trainer.arguments()
-    ranks = int(trainer.get("devices", 1)) * int(trainer.get("num_nodes", 1))
+    devices = trainer.get("devices", 1)
+    devices = devices if isinstance(devices, int) else 1  # "auto" is refused elsewhere
+    ranks = devices * int(trainer.get("num_nodes", 1))
     if run.data.split_rows_by_length:
         yield Problem(
             "data.split_rows_by_length",

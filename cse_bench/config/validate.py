@@ -20,7 +20,7 @@ from cse_bench.config.schema import (
     RunConfig,
     SearchConfig,
 )
-from cse_bench.config.strategy import sharding_problems
+from cse_bench.config.strategy import sharding_problems, unshardable_problems
 from cse_bench.encoders.adapters import quantisation_problem
 from cse_bench.errors import ConfigError, EncoderError
 from cse_bench.training.devices import device_problems
@@ -64,6 +64,8 @@ def validate_run(config: DictConfig, *, here: bool = True) -> RunConfig:
     if here:
         run = run.model_copy(update=_resolved_precisions(run))
     refuse(_combination_problems(run, here=here))
+    if locate(run.method.target).trains:
+        refuse(unshardable_problems(run))
     return run
 
 
@@ -194,7 +196,17 @@ def _combination_problems(run: RunConfig, *, here: bool) -> Iterator[Problem]:
     trainer = run.trainer.arguments()
     if here and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
+    if method.trains:
         yield from sharding_problems(run)
+    half = run.backbone.dtype in ("bfloat16", "float16") and run.precision != "64-true"  # which widens all weights
+    if method.trains and half and run.backbone.adapter is None:
+        # Two or three decimal digits: most steps of AdamW are smaller than half the last one.
+        yield Problem(
+            "backbone.dtype",
+            f"{run.backbone.dtype} weights cannot be trained, most updates would be rounded away; set "
+            "backbone.dtype=float32 (precision=bf16-mixed still computes in bfloat16), or adapter=lora, which trains "
+            "float32 adapters on them",
+        )
     if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
         yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
     if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and here and not has_bfloat16("cuda"):

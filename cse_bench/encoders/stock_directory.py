@@ -28,6 +28,7 @@ from cse_bench.encoders.architecture import without_pooler
 from cse_bench.encoders.carried_prompt import CarriedPrompt, carry_prompt
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 from cse_bench.encoders.merge import merged
+from cse_bench.encoders.rounding_noise import PROBES, relative_distance, rounding_noise
 from cse_bench.encoders.stock_modules import has_layers_behind, reading_modules, stock_modules
 from cse_bench.encoders.weights import quiet_transformers
 from cse_bench.errors import EncoderError
@@ -36,18 +37,8 @@ AdapterChoice = Literal["merge", "keep"]
 
 PROMPT_NAME = "sentence"  # of the prompt that sentence-transformers puts before every text
 _SETTINGS = "sentence_bert_config.json"
-# Short, long, of other scripts, and with the characters that cleaning looks at.
-_PROBES = (
-    "Tea.",
-    "A man is playing a guitar.",
-    "Why not?",
-    'She said "no" and left',
-    "  It was built in 1920 ",
-    "naïve café, Ελλάδα, 日本",
-    "x",
-    "The committee that met in the old town hall on the first Monday of every month, whatever the weather, decided at "
-    "last that the bridge should be repaired before winter, and that nobody else needed to be asked about it.",
-)
+# In float32: of a vector's length.
+_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +91,7 @@ def write_stock_directory(
             if isinstance(part, Encoder) and part.dtype != torch.float32:
                 part.float()
     probes = _probes(encoder)
-    reference = encoder.encode(probes)
+    reference, noise = encoder.encode(probes), rounding_noise(encoder, probes)
     with _quiet(), tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bodies-") as staging:
         bodies = _Bodies(Path(staging), backbone=backbone, adapter=adapter)
         whole = _sentence_transformer(stock_modules(encoder, bodies), bodies.made[0].prompt)
@@ -113,11 +104,11 @@ def write_stock_directory(
         prompt, options, dtype = made.prompt, made.options, made.dtype
         del whole, made, bodies  # a large model is not to be in memory once more than it has to be
         difference = _difference(directory, probes, reference)
-    tolerance = 1e-5 if dtype in (torch.float32, torch.float64) else 8 * torch.finfo(dtype).eps
+    tolerance = _tolerance(dtype, noise)
     if not difference <= tolerance:  # nor is NaN
         raise EncoderError(
             f"the files written give other vectors than the encoder: they differ by {difference:.1e} of their length, "
-            f"and {tolerance:.0e} is allowed. Nothing was exported; please report this with the config of the run"
+            f"and {tolerance:.1e} is allowed. Nothing was exported; please report this with the config of the run"
         )
     return Written(
         modules=modules,
@@ -236,10 +227,10 @@ def _name(dtype: torch.dtype) -> str:
 def _probes(encoder: SentenceEncoder) -> list[str]:
     """What is compared: not what does not fit into a prompt, which is cut otherwise (`CarriedPrompt.limits`)."""
     tokenizer = encoder.tokenizer
-    rows = tokenizer(_PROBES, max_length=None)
+    rows = tokenizer(PROBES, max_length=None)
     return [
         text
-        for text, row in zip(_PROBES, rows, strict=True)
+        for text, row in zip(PROBES, rows, strict=True)
         if tokenizer.prompt is None or len(row) < tokenizer.max_positions
     ]
 
@@ -247,6 +238,11 @@ def _probes(encoder: SentenceEncoder) -> list[str]:
 def _difference(directory: Path, probes: list[str], reference: np.ndarray) -> float:
     """How far the vectors of the files are from the original ones, in lengths of these."""
     model = SentenceTransformer(str(directory), device="cpu")
-    vectors = model.encode(probes, batch_size=len(probes), show_progress_bar=False).astype(np.float64)
-    distances = np.linalg.norm(vectors - reference, axis=1)
-    return float(np.max(distances / np.linalg.norm(reference, axis=1)))
+    return relative_distance(model.encode(probes, batch_size=len(probes), show_progress_bar=False), reference)
+
+
+def _tolerance(dtype: torch.dtype, noise: float) -> float:
+    """What the files may differ by: in float32 twice what the encoder differs by from itself, where that is more."""
+    if dtype in (torch.float32, torch.float64):
+        return max(_TOLERANCE, 2 * noise)
+    return 8 * torch.finfo(dtype).eps

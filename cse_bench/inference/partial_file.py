@@ -116,12 +116,16 @@ class PartialFile:
     def finish(self, facts: dict[str, Any], whole: Callable[[Path], Path]) -> None:
         """Puts the whole file in its place, and beside it what is known about it.
 
+        An old file goes first: wherever a kill falls, no file lies beside the description of another one, and while
+        there is no file the grown one goes on from its end, which is to finish again.
+
         Args:
             facts: for the sidecar.
             whole: makes the finished file of the grown one.
         """
         with self._writing():
             file = whole(self.path)
+            self.output.unlink(missing_ok=True)
             write_json(self.sidecar, facts, key="output")
             os.replace(file, self.output)
         self.remove()

@@ -15,7 +15,7 @@ from cse_bench.config.sweep_configs import SweepConfigs
 from cse_bench.config.validate import validate_run
 from cse_bench.errors import CSEBenchError
 from cse_bench.results.environment import differences
-from cse_bench.results.run_directory import RunDirectory
+from cse_bench.results.run_directory import RunDirectory, read_results
 from cse_bench.results.sweep import busy_runs, note_run
 from cse_bench.results.tables import print_lines
 from cse_bench.run import finished
@@ -94,9 +94,40 @@ def wait_for(directory: Path) -> None:
 def reuse_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What finished runs were made with that is otherwise now; a line for each difference, none where there is none.
 
+    Their baselines and the runs that they needed first are looked at too, and what they were begun with.
+
     Args:
-        results: of finished runs.
+        results: of finished runs, with their `directory` and `baseline_directory`.
     """
-    counts = Counter(phrase for result in results for phrase in differences(result.get("environment", {})))
-    which = "it was made" if len(results) == 1 else "{} of them were made"
-    return [f"note: {which.format(count)} with other {phrase}" for phrase, count in counts.items()]
+    one = len(results) == 1
+    begun = [{"environment": then} for result in results for then in result.get("earlier_environments", [])]
+    baselines = {Path(directory) for result in results if (directory := result.get("baseline_directory"))}
+    looked_at: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
+        ("it was made" if one else "{} of them were made", results),
+        ("a part of it was made" if one else "{} parts of them were made", begun),
+        ("its baseline was made" if one else "{} of their baselines were made", _read(baselines)),
+        (f"{{}} of the runs that {'it' if one else 'they'} needed first were made", _read(_needed_first(results))),
+    ]
+    notes = []
+    for which, runs in looked_at:
+        counts = Counter(phrase for run in runs for phrase in differences(run.get("environment", {})))
+        notes += [f"note: {which.format(count)} with other {phrase}" for phrase, count in counts.items()]
+    return notes
+
+
+def _read(directories: Iterable[Path]) -> list[dict[str, Any]]:
+    """The results of runs that are still there."""
+    found = [read_results(directory) for directory in directories]
+    return [results for results in found if "environment" in results]
+
+
+def _needed_first(results: Iterable[Mapping[str, Any]]) -> set[Path]:
+    """Directories of the runs that had to be done before others, and before these; they lie beside each other."""
+    found: set[Path] = set()
+    left = [(Path(result["directory"]).parent, dict(result.get("prerequisites") or {})) for result in results]
+    while left:
+        folder, names = left.pop()
+        new = {folder / name for name in names.values()} - found
+        found |= new
+        left += [(folder, dict(read_results(directory).get("prerequisites") or {})) for directory in new]
+    return found

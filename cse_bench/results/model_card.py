@@ -33,7 +33,7 @@ _LICENCE = (
 _STATUS = {
     "official code": "defined as the authors' published code defines it",
     "paper": "defined as the paper says",
-    "own reading": "OUR READING of a paper whose details are not public; the authors' numbers may not be reached",
+    "own reading": "an own reading: not the authors' code; numbers that they published may not be reached",
     "baseline": "a baseline",
 }
 
@@ -83,6 +83,7 @@ def model_card(
             "Trained and measured with cse_bench.",
             place=place,
             how_read=_how_read(results, written, backbone),
+            alone=_alone(written),
             plain=_plain(written, place),
             facts=_facts(results, backbone, written),
             scores=_scores(results, sisters),
@@ -129,6 +130,27 @@ def _how_read(results: Mapping[str, Any], written: Written, backbone: Backbone) 
     return "\n".join(lines)
 
 
+def _alone(written: Written) -> str:
+    """What a reader without sentence-transformers has to know: whether the bodies alone are the model."""
+    if written.towers:
+        return (
+            "With plain Transformers each body can be read by itself, which is not this model: its vector is made of "
+            "both."
+        )
+    if _is_read_off(written):
+        return "With plain Transformers:"
+    behind = ", ".join(dict.fromkeys(written.modules[1:]))
+    return (
+        "With plain Transformers the body can be read, which alone is not this model: its vector is what the modules "
+        f"behind the body ({behind}) make of the states, and those need sentence-transformers."
+    )
+
+
+def _is_read_off(written: Written) -> bool:
+    """Whether the vector is a plain function of the body's states, without weights of its own."""
+    return not written.towers and set(written.modules) <= {"Transformer", "WeightedLayerPooling", "Pooling"}
+
+
 def _plain(written: Written, place: str) -> str:
     options = "".join(f", {name}={value!r}" for name, value in written.options.items())
     parts = ["from transformers import AutoModel, AutoTokenizer", ""]
@@ -141,7 +163,16 @@ def _plain(written: Written, place: str) -> str:
         ]
     first = "_1" if written.towers else ""
     parts.append(f'tokens = tokenizer{first}(["A sentence."], return_tensors="pt")')
-    parts.append(f"states = body{first}(**tokens).last_hidden_state  # to be pooled as above")
+    if not _is_read_off(written):
+        parts.append(f"states = body{first}(**tokens).last_hidden_state  # of the body alone")
+    elif "WeightedLayerPooling" in written.modules:
+        parts += [
+            "output = body(**tokens, output_hidden_states=True)",
+            "states = (output.hidden_states[1] + output.last_hidden_state) / 2",
+            "vectors = states.mean(dim=1)  # of sentences of one length; otherwise over the real tokens alone",
+        ]
+    else:
+        parts.append("states = body(**tokens).last_hidden_state  # to be pooled as above")
     return "\n".join(parts)
 
 
@@ -200,7 +231,8 @@ def _scores(results: Mapping[str, Any], sisters: Sequence[Mapping[str, Any]]) ->
             cells.append(f"{np.mean(values):.2f} {PLUS_MINUS} {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
         rows.append(f"| {' | '.join(cells)} |")
     spread = (
-        f"Seeds: {', '.join(map(str, seeds))}. A seed is not a result: compare methods by the second column."
+        f"Seeds: {', '.join(map(str, seeds))}. A seed is not a result: compare methods by mean and standard deviation "
+        "over seeds."
         if is_spread
         else "One seed: how much these numbers change from seed to seed is not known."
     )

@@ -60,6 +60,11 @@ def note_busy(directory: Path, overrides: Sequence[str]) -> None:
     _note({"busy": str(directory.resolve()), "overrides": list(overrides)})
 
 
+def reaches_sweep() -> bool:
+    """Whether the sweep reads what a job notes. Jobs do not always inherit its environment, e.g. on a Ray cluster."""
+    return bool(os.environ.get(_MANIFEST))
+
+
 def busy_runs() -> list[tuple[Path, list[str]]]:
     """Directory and overrides of every run that was entered with `note_busy`."""
     return [(Path(entry["busy"]), entry["overrides"]) for entry in _entries() if "busy" in entry]

@@ -8,7 +8,7 @@ _LARGE_BYTES = 2**18
 
 
 def give_back_large_blocks() -> None:
-    """Blocks of a MiB and more get pages of their own, which go back to the system as soon as they are freed.
+    """Blocks of 256 KiB and more get pages of their own, which go back to the system as soon as they are freed.
 
     glibc does so at first, but raises the limit up to 32 MiB as it sees such blocks being freed. The activations of a
     piece then lie on the heap between the results of the pieces before it, which are kept, and the heap grows with the

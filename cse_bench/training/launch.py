@@ -96,7 +96,7 @@ def train_on_ranks(config: RunConfig, directory: RunDirectory, *, prerequisites:
 
     Raises:
         TrainingError: a rank failed.
-        Interrupted: the ranks were asked to stop and have saved their state.
+        Interrupted: the ranks were asked to stop and have saved their state, also where that was after the last step.
         KeyboardInterrupt: Ctrl-C a second time; the ranks were killed.
     """
     files = RankFiles(directory.path)
@@ -122,7 +122,7 @@ def train_on_ranks(config: RunConfig, directory: RunDirectory, *, prerequisites:
     try:
         with signals_to(pass_on):
             code = process.wait()
-        return _outcome(files, directory.name, code)
+        return _outcome(files, directory.name, code, saved_at_end=config.checkpoint_every_steps > 0)
     finally:
         process.stdin.close()  # ranks that are still there end now
         if process.poll() is None:
@@ -151,8 +151,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _outcome(files: RankFiles, name: str, code: int) -> TrainingSummary:
+def _outcome(files: RankFiles, name: str, code: int, *, saved_at_end: bool) -> TrainingSummary:
     if files.summary.is_file() and code == 0:
+        # The ranks look for the file until their last step only. What they did then is saved, or would be lost by this.
+        if saved_at_end and files.stop.is_file():
+            raise Interrupted(int(files.stop.read_text() or signal.SIGTERM), None)
         return TrainingSummary(**json.loads(files.summary.read_text()))
     if files.interrupted.is_file():
         raise Interrupted(*json.loads(files.interrupted.read_text()))

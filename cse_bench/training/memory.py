@@ -117,6 +117,7 @@ def training_memory(
         if gpu:
             stack.enter_context(GpuKernels())
         live = stack.enter_context(LiveBytes(tensors))
+        del tensors  # the old gradients must be gone when they are cleared
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = _loss(method, rows, precision=precision, world_size=world_size)
         for parameter in trainable:

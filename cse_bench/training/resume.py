@@ -45,6 +45,10 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
         self.step = step
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, int | None]]:
+        """Launchers send it to another process; by itself an exception is made anew from its message alone."""
+        return type(self), (int(self.signal_number), self.step)
+
 
 class _StopAtOnce(BaseException):
     """The second Ctrl-C. A KeyboardInterrupt would not do: Lightning exits on it and ignores Ctrl-C from then on."""
@@ -166,13 +170,25 @@ class ResumeCheckpoint(lightning.Callback):
             raise Interrupted(asked, trainer.global_step)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Training is not repeated when what follows it, the final evaluation, is interrupted or fails."""
-        if self.every_steps > 0 and trainer.global_step % self.every_steps != 0:
+        """Training is not repeated when what follows it, the final evaluation, is interrupted or fails.
+
+        Raises:
+            Interrupted: a rank was asked to stop since they last agreed.
+        """
+        # Ranks look at some steps only, see `_asked`; the last one need not be among them.
+        asked = self._agreed() if world_size() > 1 else None
+        is_written = self.every_steps > 0 and trainer.global_step % self.every_steps == 0
+        if not is_written and (self.every_steps > 0 or asked is not None):
             self.save(trainer)
         self._is_saved = self.every_steps > 0
+        if asked is not None:
+            raise Interrupted(asked, trainer.global_step)
 
     def _asked(self, step: int) -> int | None:
-        """The signal that any rank received; ranks must stop together, so they ask each other now and then."""
+        """The signal that any rank received; ranks must stop together, so they ask each other now and then.
+
+        After the last step they ask once more, see `on_train_end`.
+        """
         if world_size() == 1:
             return self._signal
         return None if step % _RANKS_AGREE_EVERY_STEPS else self._agreed()

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.plugins import DoublePrecision
 
 from cse_bench.config.bind import build, locate
-from cse_bench.config.identity import identity
+from cse_bench.config.identity import encoders_by_path, identity
 from cse_bench.config.schema import RunConfig
 from cse_bench.config.strategy import FSDP
 from cse_bench.data.corpora import Corpus
@@ -217,17 +217,21 @@ def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int
 
 
 def _check_unchanged(config: RunConfig, directory: RunDirectory, corpus: Corpus) -> None:
-    """The corpus is still the one by which the run was named: ranks, and waiting runs, start later than that.
+    """What is read is still that by which the run was named: ranks, and waiting runs, start later than that.
 
     Raises:
-        DataError: it is another one.
+        DataError: it is something else.
     """
     stated = directory.results().get("identity")
-    if stated is not None and stated != identity(config, corpus_fingerprint=corpus.fingerprint()):
-        raise DataError(
-            f"the corpus '{corpus.name}' was changed after this run had started; run the same command again, and the "
-            "changed corpus gets a run of its own, or put the old one back"
-        )
+    if stated is None or stated == identity(config, corpus_fingerprint=corpus.fingerprint()):
+        return
+    # The identity is a hash, which does not tell which of them it was.
+    encoders = [f"the encoder {path} ({key})" for key, path in encoders_by_path(config).items()]
+    what = " or ".join([f"the corpus '{corpus.name}'", *encoders])
+    raise DataError(
+        f"{what} was changed after this run had started; run the same command again, and what was changed gets a run "
+        "of its own, or put the old one back"
+    )
 
 
 def open_store(config: RunConfig, corpus: Corpus, tokenizer: SentenceTokenizer) -> TokenStore:

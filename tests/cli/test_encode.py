@@ -23,6 +23,7 @@ from cse_bench.encode import Encoded, Interrupted, main
 from cse_bench.encode import encode as encode_file
 from cse_bench.encoders.artifact import load_encoder
 from cse_bench.errors import ConfigError, CSEBenchError, DataError
+from cse_bench.inference import partial_file
 from cse_bench.inference.partial_file import PartialFile
 from tests.cli.command import Answer, run_command
 from tests.cli.test_help import answer
@@ -185,6 +186,55 @@ def test_overwriting_goes_on_with_itself_only(model: Path, lines: Path, tmp_path
         called(**asked)
     lines.write_bytes(content[1:])
     assert called(**asked).encoded_rows == 100
+
+
+class Killed(BaseException):
+    """What nothing catches: as if the process were gone."""
+
+
+@pytest.mark.parametrize("ending", [".npy", ".jsonl"])
+@pytest.mark.parametrize("step", ["before the description", "before the file", "before the leftovers"])
+def test_a_kill_while_a_file_is_replaced(step: str, ending: str, model: Path, lines: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"vectors{ending}"
+    called(model=model, input=lines, output=output)
+    old = output.read_bytes()
+    asked: dict[str, Any] = {"model": model, "input": lines, "output": output, "normalize": True}
+    expected = called(**asked | {"output": tmp_path / f"whole{ending}"}).output.read_bytes()
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    real_replace = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if Path(target) == output:
+            raise Killed
+        real_replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if step == "before the description":
+            # The first description that is asked for after the last block, which has the sidecar's name.
+            real = partial_file.write_json
+            patch.setattr(
+                partial_file,
+                "write_json",
+                lambda path, content, **given: (
+                    stop() if path.suffixes[-2:] == [ending, ".json"] else real(path, content, **given)
+                ),
+            )
+        elif step == "before the file":
+            patch.setattr(partial_file.os, "replace", replace)
+        else:
+            patch.setattr(PartialFile, "remove", stop)
+        with pytest.raises(Killed):
+            called(**asked, overwrite=True)
+    if output.exists():  # then the file is the one that its description means
+        described = json.loads(Path(f"{output}.json").read_text())["settings"]["options"]["normalize"]
+        assert output.read_bytes() == (expected if described else old)
+    done = called(**asked)
+    assert done.encoded_rows == 0, "nothing is encoded twice"
+    assert output.read_bytes() == expected
+    assert done.facts["settings"]["options"]["normalize"]
 
 
 def test_a_damaged_partial_file_starts_over(

@@ -69,7 +69,7 @@ def test_a_run_with_its_card(runs: list[Path], tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_spread_over_the_seeds_beside_it(tmp_path: Path) -> None:
-    from cse_bench.results.model_card import sister_runs
+    from cse_bench.results.model_card import _scores, sister_runs
     from tests.results.report.study import write_run
 
     for seed in range(3):
@@ -85,6 +85,9 @@ def test_the_spread_over_the_seeds_beside_it(tmp_path: Path) -> None:
     sisters = sister_runs(run_directory)
     assert {one["method"]["name"] for one in sisters} == {"simcse"}
     assert sorted(one["seed"] for one in sisters) == [0, 1, 2]
+    scores = _scores(sisters[0], sisters)
+    assert "| mean ± standard deviation, 3 seeds |" in scores
+    assert "compare methods by mean and standard deviation over seeds" in scores
 
 
 # The two whose encoders take the most modules; what the others are made of is in test_export_round_trip.
@@ -179,6 +182,7 @@ def test_what_fails_leaves_nothing(runs: list[Path], tmp_path: Path, monkeypatch
         (["run={damaged}", "to=x"], "its results.json is damaged"),
         (["run={run}", "to=x", "adapter=keep"], "adapter=keep: this run trained all weights"),
         (["run={run}", "to=x", "adapter_weights=split"], "adapter_weights"),
+        (["run={run}", "to=x", "adapter=foo"], "adapter_weights: must be 'merge' or 'keep', got 'foo'"),
         (["run={run}", "to={run}/results.json"], "is a file; give another directory"),
         (["run={run}", "to={run}/results.json/x"], "to: cannot write"),
         (["run={run}", "to=x", "push_to_hub=a/b/c"], "push_to_hub: Repo id"),

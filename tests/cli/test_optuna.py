@@ -97,12 +97,24 @@ def test_when_every_trial_fails_the_reason_is_told(monkeypatch: pytest.MonkeyPat
     assert "gave a score; the last failure: optimizer.lr: must be greater than 0" in answer.err
 
 
+def test_a_search_with_fewer_trials_than_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    space = ("optimizer.lr=interval(1e-3,2e-3)",)
+    assert run(monkeypatch, *command(tmp_path, "hydra.sweeper.study=mine", space=space, trials=1)).code == 0
+    monkeypatch.setattr("cse_bench.run.train", lambda *_, **__: 1 / 0)
+    answer = run(monkeypatch, *command(tmp_path, "hydra.sweeper.study=mine", space=space, trials=2))
+    assert answer.code == 2
+    assert "best of 1 trials of mine" in answer.out
+    assert "mine was given up after 2 failed trials: 1 of 2 have finished. The last failure: " in answer.err
+    assert "division by zero" in answer.err
+
+
 @pytest.mark.parametrize(
     "overrides, options, words",
     [
         ([], {"space": ()}, "nothing to search"),
         (["seed=0,1"], {}, "seed: the luckiest seed is no finding"),
         (["evaluation.selection_metric=null"], {}, "evaluation.selection_metric is null"),
+        (["dry_run=true"], {}, "dry_run=true: there is no score to search by"),
         ([], {"trials": 0}, "hydra.sweeper.trials: must be at least 1, got 0"),
         ([], {"space": ("optimizer.lr=interval(2,1)",)}, "optimizer.lr"),
     ],

@@ -122,6 +122,32 @@ def test_an_index_of_another_model(folder: Path, tmp_path: Path) -> None:
         VectorIndex(str(folder / "unit.npy"), model=str(other))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_short_training_more_is_another_model(dtype: str, folder: Path, tmp_path: Path) -> None:
+    """Two seeds of a training of few steps were 0.009 apart."""
+    encode(
+        defaults().model_copy(
+            update={
+                "model": str(folder / "model"),
+                "input": str(folder / "lines.txt"),
+                "output": str(tmp_path / "v.npy"),
+                "dtype": dtype,
+            }
+        )
+    )
+    path = tmp_path / "v.npy.json"
+    facts = json.loads(path.read_text())
+    assert facts["settings"]["model"]["in_half_precision"] == (dtype == "bfloat16")
+    identity = facts["settings"]["identity"]
+    identity["probe"] = (np.array(identity["probe"]) * 1.009).tolist()
+    path.write_text(json.dumps(facts))
+    if dtype == "float32":
+        with pytest.raises(CSEBenchError, match=r"is not the one that made"):
+            VectorIndex(str(tmp_path / "v.npy"))
+    else:  # there two kernels are as far apart
+        VectorIndex(str(tmp_path / "v.npy"))
+
+
 def test_a_model_that_is_gone(folder: Path, tmp_path: Path) -> None:
     for name in ("unit.npy", "unit.npy.json"):
         shutil.copy(folder / name, tmp_path)
@@ -135,6 +161,8 @@ def test_a_model_that_is_gone(folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_index(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("other\nsentences\n")
+    lines = (folder / "lines.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "sorted.txt").write_text("".join(sorted(lines)))
     shutil.copy(folder / "unit.npy", tmp_path / "alone.npy")
     shutil.copy(folder / "unit.npy.json", tmp_path / "other.npy.json")
     np.save(tmp_path / "other.npy", np.zeros((3, 32), dtype=np.float32))
@@ -147,6 +175,7 @@ def test_what_is_no_index(folder: Path, tmp_path: Path) -> None:
         (f"{tmp_path}/other.npy", None, "holds (3, 32) of float32, and other.npy.json says (100, 32)"),
         (f"{tmp_path}/broken.npy", None, "broken.npy cannot be read as .npy"),
         (f"{folder}/unit.npy", f"{tmp_path}/text.txt", "is not what was encoded: 2 lines, 16 bytes; the index has 100"),
+        (f"{folder}/unit.npy", f"{tmp_path}/sorted.txt", "as many lines as lines.txt had, but other sentences or an"),
         (f"{folder}/unit.npy", f"{tmp_path}/none.txt", "none.txt: no such file"),
         (f"{folder}/unit.npy", "-", "text: sentences are looked up in a file"),
     ):

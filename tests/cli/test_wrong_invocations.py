@@ -88,6 +88,14 @@ COMBINATIONS = {
         ["trainer=ddp_cpu_2", "trainer.strategy=fsdp"],
         ["data.split_rows_by_length: ", "all ranks must forward equally often"],
     ),
+    "fsdp, planned": (
+        ["trainer=fsdp_4gpu", "dry_run=true"],
+        ["data.split_rows_by_length: ", "all ranks must forward equally often"],
+    ),
+    "weights in half precision": (
+        ["backbone=tiny_llama", "backbone.dtype=float16"],
+        ["backbone.dtype: float16 weights cannot be trained", "backbone.dtype=float32", "adapter=lora"],
+    ),
     "selection without dev task": (
         ["evaluation.selection_metric=sts/dev/stsb"],
         ["evaluation.selection_metric", "evaluation.dev has no task", "null"],

@@ -20,6 +20,7 @@ NEEDS = {
     "backbone=hub": ["backbone.hub_id=organisation/name"],
     "method=cse_sfp": ["backbone=tiny_llama"],  # needs a decoder
     "adapter=qlora": ["backbone=llama2_7b"],  # and weights to quantise
+    "trainer=fsdp_4gpu": ["data.split_rows_by_length=false"],  # see cse_bench/config/strategy.py
     "backbone=local": ["backbone=tiny_bert"],  # its directory is read; see test_wrong_invocations
 }
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from cse_bench.config.bind import build
 from cse_bench.config.identity import content_of_encoder, group_identity, identity
 from cse_bench.config.schema import RunConfig
 from cse_bench.data.checksums import remembered_sha256
 from cse_bench.data.packages import file_sha256
+from cse_bench.errors import DataError
 from cse_bench.methods.simcse import SimCSE
+from cse_bench.results.run_directory import RunDirectory
+from cse_bench.training.train import _check_unchanged
 from tests.tiny import PairScore, config_in, task_overrides
 
 
@@ -49,6 +53,30 @@ def test_a_changed_encoder_is_another_run(tmp_path: Path, how: str) -> None:
     (path / "model.safetensors").write_bytes(b"weight5")  # of the same length
     assert id_of(config) != before[0]
     assert group_identity(config, corpus_fingerprint="c") != before[1]
+
+
+def test_weights_in_the_older_format_decide_where_they_are_read(tmp_path: Path) -> None:
+    path = encoder(tmp_path / "encoder")
+    both = content_of_encoder(str(path))
+    (path / "pytorch_model.bin").write_bytes(b"weights")
+    assert content_of_encoder(str(path)) == both  # a copy that nobody reads
+    (path / "model.safetensors").unlink()
+    config = with_path(tmp_path, "backbone", path)
+    before = id_of(config)
+    (path / "pytorch_model.bin").write_bytes(b"weight5")
+    assert id_of(config) != before
+
+
+def test_a_change_after_the_start_names_all_that_it_may_have_been(tmp_path: Path) -> None:
+    path = encoder(tmp_path / "encoder")
+    config = with_path(tmp_path, "backbone", path)
+    directory, corpus = RunDirectory(tmp_path / "directory"), build(config.data.corpus)
+    directory.write({"identity": identity(config, corpus_fingerprint=corpus.fingerprint())})
+    _check_unchanged(config, directory, corpus)
+    (path / "model.safetensors").write_bytes(b"weight5")
+    either = rf"^the corpus '\w+' or the encoder {path} \(backbone.path\) was changed after"
+    with pytest.raises(DataError, match=either):
+        _check_unchanged(config, directory, corpus)
 
 
 @pytest.mark.parametrize("how", ["debcse", "jtcse_distil", "jtcse", "backbone"])

@@ -8,6 +8,9 @@ import pytest
 
 from cse_bench.errors import TrainingError
 from cse_bench.run import run
+from cse_bench.training.launch import RankFiles, _outcome
+from cse_bench.training.resume import Interrupted
+from cse_bench.training.train import TrainingSummary
 from tests.distributed.command import (
     finish,
     losses,
@@ -147,6 +150,36 @@ def test_interrupted_ranks_save_and_go_on(tmp_path: Path, number: signal.Signals
     result = run(config_in(tmp_path, "trainer=ddp_cpu_2", *arguments))
     assert result["directory"] == str(directory)
     assert [step for step, _ in losses(directory)] == list(range(1, 401))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked_at", [2, 8])
+def test_ranks_that_are_nearly_done_are_interrupted_too(tmp_path: Path, asked_at: int) -> None:
+    """No step is left at which they would look by themselves."""
+    task = f"+evaluation.dev.last={{_target_:tests.distributed.broken.Terminating,once:{tmp_path / 'once'}}}"
+    metric = "evaluation.selection_metric=pairs/dev/score"
+    arguments = ("trainer.max_steps=8", task, metric, f"evaluation.eval_every_steps={asked_at}", *QUIET)
+    errors = finish(start(tmp_path, *arguments), code=128 + signal.SIGTERM)
+    assert "stopped at step 8 by SIGTERM; saved, the same command goes on from here" in errors
+    (directory,) = runs_in(tmp_path).values()
+    assert results_of(directory)["status"] == "interrupted"
+    finish(start(tmp_path, *arguments))
+    assert results_of(directory)["status"] == "complete"
+    assert [step for step, _ in losses(directory)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("saved_at_end", [True, False])
+def test_a_signal_that_comes_when_the_ranks_are_done_is_not_lost(tmp_path: Path, saved_at_end: bool) -> None:
+    files = RankFiles(tmp_path)
+    summary = TrainingSummary(steps=8, selection=None, corpus=None, metrics={}, parameters={}, notes={})
+    files.write_summary(summary)
+    assert _outcome(files, "run", 0, saved_at_end=saved_at_end) == summary
+    files.stop.write_text(str(int(signal.SIGTERM)))
+    if saved_at_end:
+        with pytest.raises(Interrupted, match="stopped by SIGTERM outside of the steps"):
+            _outcome(files, "run", 0, saved_at_end=True)
+    else:  # to stop would lose it all
+        assert _outcome(files, "run", 0, saved_at_end=False) == summary
 
 
 @pytest.mark.slow

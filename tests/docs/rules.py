@@ -29,6 +29,10 @@ FOREIGN = {  # first words -> why no test can run it
     ("scontrol",): "SLURM",
     ("ray",): "a Ray cluster",
     ("[", "$?"): "the exit code inside a SLURM script",
+    ("[", "$code"): "the exit code inside a SLURM script",
+    ("exit",): "the end of a SLURM script",
+    ("trap",): "a signal inside a SLURM script",
+    ("wait",): "a command in the background of a SLURM script",
     ("set",): "an option of the shell inside a script",
     ("git", "clone"): "a repository elsewhere",
 }

@@ -13,10 +13,14 @@ from cse_bench.encoders.artifact import load_encoder, save_encoder
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.encoders.pooling import POOLING
 from cse_bench.encoders.readout import Readout
-from cse_bench.encoders.stock_directory import write_stock_directory
+from cse_bench.encoders.rounding_noise import rounding_noise
+from cse_bench.encoders.stock_directory import _tolerance, write_stock_directory
 from cse_bench.encoders.summed import SummedEncoders
 from cse_bench.encoders.text_cnn import TextCNN
+from cse_bench.encoders.whitening import moments, whitening_map
 from cse_bench.errors import EncoderError
+from cse_bench.results import model_card
+from tests.tiny import made_up_sentences
 
 SENTENCES = [
     "Tea",
@@ -183,6 +187,26 @@ def test_maps_behind_the_vectors(tiny, tiny_entry, tmp_path, dimensions, mean, m
     assert model.get_embedding_dimension() == written.width == dimensions
 
 
+def test_a_whitening_multiplies_rounding(entry, tmp_path):
+    """As `method=postprocessed` fits it on a real encoder, which then differs from itself by more than 1e-5."""
+    backbone = entry("bert_tiny")
+    body = build_encoder(backbone).eval()
+    mean, sigma = moments(body.encode(made_up_sentences(500, seed=0)))
+    ridged = sigma + 1e-8 * sigma.diagonal().mean() * torch.eye(128, dtype=sigma.dtype)
+    matrix = whitening_map(ridged, kind="zca", dimensions=128)
+    encoder = MappedEncoder(body, AffineMap(name="zca", width=128, dimensions=128, mean=mean, matrix=matrix))
+    noise = rounding_noise(encoder)
+    assert noise > 1e-5
+    _, written = exported(encoder, tmp_path / "out", backbone=backbone)
+    assert written.difference < 2 * noise
+
+
+def test_only_the_rounding_of_the_encoder_is_allowed():
+    assert _tolerance(torch.float32, 1e-7) == 1e-5
+    assert _tolerance(torch.float32, 1.4e-5) == pytest.approx(2.8e-5)
+    assert _tolerance(torch.bfloat16, 1.0) == 8 * torch.finfo(torch.bfloat16).eps
+
+
 def test_a_map_of_a_sum(tiny, tiny_entry, tmp_path):
     towers = [tiny("tiny_bert", seed=seed) for seed in (0, 1)]
     encoder = MappedEncoder(SummedEncoders(towers), AffineMap(name="cut", width=32, dimensions=7))
@@ -236,6 +260,33 @@ def test_plain_transformers_reads_the_body(tiny, tiny_entry, tmp_path):
         states = body(**tokens).last_hidden_state
     vectors = POOLING["mean"](states, None, tokens["attention_mask"])
     np.testing.assert_allclose(vectors, encoder.encode(SENTENCES), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_llama"])
+def test_the_card_says_how_plain_transformers_gives_the_vector(tiny, tiny_entry, tmp_path, name):
+    encoder = tiny(name, pooling="first_last_mean")
+    expected = encoder.encode(["A sentence."])
+    _, written = exported(encoder, tmp_path / "out", backbone=tiny_entry(name, pooling="first_last_mean"))
+    assert model_card._alone(written) == "With plain Transformers:"
+    names = {}
+    exec(model_card._plain(written, str(tmp_path / "out")), names)  # what a reader of the card types
+    np.testing.assert_allclose(names["vectors"].detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["towers", "map", "cnn"])
+def test_the_card_says_where_the_body_is_not_the_model(tiny, tiny_entry, tmp_path, kind):
+    encoder = tiny("tiny_bert")
+    if kind == "towers":
+        encoder = SummedEncoders([encoder, tiny("tiny_bert", seed=1)])
+    elif kind == "map":
+        encoder = MappedEncoder(encoder, AffineMap(name="cut", width=32, dimensions=7))
+    else:
+        encoder.readout = TextCNN(width=32, channels=6, kernel_sizes=[3], add_first=False).eval()
+    _, written = exported(encoder, tmp_path / "out", backbone=tiny_entry("tiny_bert"))
+    assert "is not this model" in model_card._alone(written)
+    plain = model_card._plain(written, str(tmp_path / "out"))
+    assert "of the body alone" in plain
+    exec(plain, {})
 
 
 def test_vectors_that_differ_are_not_exported(tiny, tiny_entry, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_corpus_that_changed_before_the_ranks_read_it_is_noticed(tmp_path: Pat
     with pytest.raises(RuntimeError):
         run(config)
     change(tmp_path / "sentences.txt")
-    with pytest.raises(DataError, match="was changed after this run had started"):
+    with pytest.raises(DataError, match="^the corpus 'sentences' was changed after this run had started"):
         train(config, the_only_run(tmp_path), loggers=[])  # as a rank does, which reads the config there
 
 

@@ -1,6 +1,7 @@
 """A stream through an encoder: the same vectors as all at once, whatever the windows, and every sentence counted."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from cse_bench.encoders.artifact import load_encoder
 from cse_bench.encoders.encoder import SentenceEncoder
 from cse_bench.errors import DataError
 from cse_bench.inference import streaming
-from cse_bench.inference.identity import identity_distance, model_identity
+from cse_bench.inference.identity import identity_distance, is_same_model, model_identity
 from cse_bench.inference.streaming import Counts, StreamOptions, encode_stream, sha256_of, unit, windows
 from cse_bench.inference.texts import TextLines, Texts
 from tests.inference.made import lines_in, saved_model
@@ -138,3 +139,25 @@ def test_an_identity_is_what_the_model_computes(encoder: SentenceEncoder, tmp_pa
     for one in (other, pooled):
         assert identity_distance(mine, model_identity(one)) > 0.1
     assert identity_distance(mine, model_identity(wide)) == float("inf")
+
+
+def test_rounding_that_a_map_multiplies_is_no_other_model(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = model_identity(encoder)
+    probe, real = np.array(mine["probe"]), encoder.encode
+
+    def moved(by: float) -> dict[str, Any]:
+        return mine | {"probe": (probe * (1 + by)).tolist()}
+
+    def with_noise(by: float) -> None:
+        """As a map behind it that divides by small deviations: together, vectors are not what they are one by one."""
+        monkeypatch.setattr(encoder, "encode", lambda rows, **given: real(rows) * (1 + by * ("batch_tokens" in given)))
+
+    assert is_same_model(moved(9e-6), encoder, mine, tolerance=1e-5)
+    assert not is_same_model(moved(2e-5), encoder, mine, tolerance=1e-5)
+    with_noise(1.4e-5)
+    assert is_same_model(moved(2e-5), encoder, mine, tolerance=1e-5)
+    assert not is_same_model(moved(4e-5), encoder, mine, tolerance=1e-5)
+    with_noise(0.1)
+    assert not is_same_model(moved(9e-3), encoder, mine, tolerance=1e-4), "another training, whatever the noise"

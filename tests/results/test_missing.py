@@ -1,6 +1,7 @@
 """Sweeps that survive: only what is missing or failed is done, changes are noticed, other processes respected."""
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from cse_bench.run import run_directory
+from cse_bench.run import run, run_directory
 from tests.cli.command import Answer, run_command
 from tests.tiny import config_in, overrides_in, task_overrides
+from tests.training.trained import signal_at
 
 
 def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> Answer:
@@ -94,6 +96,54 @@ def test_other_code_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert "note: it was made with other cse_bench code" in single.out
 
 
+def test_other_code_of_baseline_and_teacher_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def change_version(which: str) -> None:
+        for path in (tmp_path / "outputs").glob(f"{which}-*/results.json"):
+            found = json.loads(path.read_text())
+            found["environment"]["versions"]["torch"] = "1.0"
+            path.write_text(json.dumps(found))
+
+    tiny = overrides_in(tmp_path, "trainer.max_steps=1", *task_overrides(), "evaluation.baseline=true")
+    assert "note:" not in run_command(monkeypatch, *tiny).out
+    change_version("untrained")
+    baseline = "note: its baseline was made with other torch (1.0 then, "
+    assert baseline in run_command(monkeypatch, *tiny).out
+    assert baseline in run_command(monkeypatch, *tiny, "optimizer.lr=2e-3").out  # which is trained now
+    both = sweep(monkeypatch, tmp_path, *task_overrides(), "evaluation.baseline=true", "optimizer.lr=1e-3,2e-3").out
+    assert "note: 1 of their baselines were made with other torch (1.0 then, " in both
+
+    student = overrides_in(tmp_path / "student", "trainer.max_steps=1", "method=debcse")
+    assert "note:" not in run_command(monkeypatch, *student).out
+    (teacher,) = (tmp_path / "student" / "outputs").glob("simcse-*/results.json")
+    found = json.loads(teacher.read_text())
+    found["environment"]["code"] = "f" * 64
+    teacher.write_text(json.dumps(found))
+    assert "note: 1 of the runs that it needed first were made with other cse_bench code" in (
+        run_command(monkeypatch, *student).out
+    )
+
+
+def test_a_run_that_goes_on_under_other_code_says_so_and_keeps_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = overrides_in(tmp_path, "trainer.max_steps=5", "seed=0")
+    with monkeypatch.context() as patch:
+        patch.setattr("cse_bench.run.extra_loggers", lambda *_: [signal_at(3, signal.SIGTERM)])
+        assert run_command(monkeypatch, *arguments).code == 128 + signal.SIGTERM
+    then = results(tmp_path)[0]["environment"]
+    then["versions"]["torch"] = "1.0"
+    change(tmp_path, 0, environment=then)
+    went_on = run_command(monkeypatch, *arguments)
+    assert went_on.code == 0
+    assert "goes on from steps that were taken with other torch (1.0 then, " in went_on.out
+    kept = results(tmp_path)[0]
+    assert kept["environment"]["versions"]["torch"] != "1.0"
+    assert kept["earlier_environments"] == [then]
+    assert "note: a part of it was made with other torch (1.0 then, " in run_command(monkeypatch, *arguments).out
+    assert run_command(monkeypatch, *arguments, "overwrite=true").code == 0
+    assert "earlier_environments" not in results(tmp_path)[0]
+
+
 def test_what_is_wrong_is_told_by_the_job_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sweep(monkeypatch, tmp_path, "seed=0")
     answer = sweep(monkeypatch, tmp_path, "seed=0", "optimizer.lr=1e-3,-1")
@@ -127,6 +177,31 @@ def test_a_run_that_another_process_is_at_is_come_back_to(monkeypatch: pytest.Mo
     assert "another process is at it; this sweep goes on and comes back to it" in answer.out
     assert "2 runs" in answer.out
     assert results(tmp_path)[0]["status"] == "complete"
+
+
+def test_where_the_sweep_hears_nothing_of_a_job_it_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a Ray cluster that was there before: its jobs do not have the environment of the sweep."""
+    held = run_directory(config_in(tmp_path, "trainer.max_steps=1", "seed=0"))
+    is_held, is_asked = threading.Event(), threading.Event()
+
+    def another_process() -> None:
+        with held.locked():
+            is_held.set()
+            is_asked.wait(timeout=60)
+            time.sleep(1)
+
+    def asked(*arguments: Any, **options: Any) -> Any:
+        is_asked.set()
+        return run(*arguments, **options)
+
+    other = threading.Thread(target=another_process)
+    other.start()
+    is_held.wait(timeout=60)
+    monkeypatch.setattr("cse_bench.run.run", asked)
+    answer = sweep(monkeypatch, tmp_path, "seed=0,1", "+hydra.job.env_set.CSE_BENCH_SWEEP_MANIFEST=''")
+    other.join(timeout=60)
+    assert answer.code == 0
+    assert {seed: result["status"] for seed, result in results(tmp_path).items()} == {0: "complete", 1: "complete"}
 
 
 def test_a_single_run_that_another_process_is_at_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run that was stopped and goes on ends bit for bit where it would have ended without the stop."""
 
 import os
+import pickle
 import random
 import signal
 from collections.abc import Iterator
@@ -106,6 +107,26 @@ def test_stopped_after_the_last_step(tmp_path: Path, uninterrupted: Any) -> None
     assert_same_outcome(uninterrupted(*BY_STEPS), *train_in(tmp_path, *BY_STEPS))
     summary, _ = train_in(tmp_path / "unsaved", *BY_STEPS, "checkpoint_every_steps=0", loggers=loggers)
     assert summary.steps == 17  # nothing is written then: to stop would lose it all
+
+
+@pytest.mark.parametrize("unsaved", [(), ("checkpoint_every_steps=0",)])
+def test_ranks_agree_once_more_after_the_last_step(
+    tmp_path: Path, uninterrupted: Any, monkeypatch: pytest.MonkeyPatch, unsaved: tuple[str, ...]
+) -> None:
+    """They look at steps 10 and 20, and the signal comes between them."""
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 17 by SIGTERM"):
+        patch.setattr("cse_bench.training.resume.world_size", lambda: 2)
+        train_in(tmp_path, *BY_STEPS, *unsaved, loggers=(signal_at(12, signal.SIGTERM),))
+    assert step_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 17
+    again = train_in(tmp_path, *BY_STEPS, *unsaved, loggers=(fail_at(17),))  # no step is taken
+    assert_same_outcome(uninterrupted(*BY_STEPS), *again)
+
+
+@pytest.mark.parametrize("step", [3, None])
+def test_an_interrupt_goes_to_another_process(step: int | None) -> None:
+    stop = Interrupted(signal.SIGTERM, step)
+    back = pickle.loads(pickle.dumps(stop))
+    assert (str(back), back.signal_number, back.step) == (str(stop), signal.SIGTERM, step)
 
 
 @pytest.mark.parametrize("config", [BY_STEPS, BY_EPOCHS, (*BY_STEPS, *TASKS)])

@@ -34,8 +34,9 @@ def test_memory_saved_by_computing_again(overrides: list[str], savings: list[str
     assert made.memory.total < without.memory.total
     method = real_method(config)
     step = real_step(method, config)
-    step()
-    assert allocated_at_peak(step) == pytest.approx(made.memory.activations + made.memory.temporaries, rel=0.15)
+    # The second step finds the gradients of the first one, as that of the plan does.
+    peak = made.memory.gradients + made.memory.activations + made.memory.temporaries
+    assert allocated_at_peak(step, times=2) == pytest.approx(peak, rel=0.05)
 
 
 def test_with_gradient_caching_memory_does_not_follow_the_batch() -> None:

@@ -37,8 +37,12 @@ def show(browser: Any, written: Written, *, width: int = 1280, dark: bool = Fals
     scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     browser.get(written.page.as_uri())
+    if not script:
+        # Only now: the setting is of the page's process, and the first page of a file starts another one.
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        browser.refresh()
 
 
 def press(browser: Any, *keys: str) -> None:

@@ -328,6 +328,10 @@ def test_help_needs_no_torch() -> None:
     assert "WITHOUT TORCH" in out
 
 
+def _answering_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_again_and_again(model: Path, tmp_path: Path) -> None:
     lines = lines_in(tmp_path, 20_000)
@@ -335,7 +339,8 @@ def test_a_process_that_is_killed_again_and_again(model: Path, tmp_path: Path) -
     command += ["accelerator=cpu", f"output={tmp_path}/cut.npy"]
     state, done = tmp_path / "cut.npy.partial.json", 0
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=_answering_ctrl_c)
         while process.poll() is None and _rows(state) <= done + 500:
             time.sleep(0.003)
         process.send_signal(number)

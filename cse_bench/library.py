@@ -123,17 +123,13 @@ def build_training(
         ConfigError: the method does not train, or needs runs that would not be of these sentences.
         CSEBenchError: the data or the weights are not what the config needs.
     """
-    import lightning
     import torch
 
     from cse_bench.config.bind import build, locate
     from cse_bench.data.corpora import Corpus
-    from cse_bench.data.module import SentenceData
     from cse_bench.data.sentence_list import SentenceList
-    from cse_bench.encoders.encoder import build_encoder
-    from cse_bench.methods.preparation import Preparation
     from cse_bench.run import run_prerequisites, saved_encoders
-    from cse_bench.training.train import open_store
+    from cse_bench.training.train import method_and_data
 
     kind = method or locate(config.method.target)
     if not kind.trains:
@@ -145,33 +141,7 @@ def build_training(
             "write these to a file and give data=text_file data.path=FILE, or give the path of a finished encoder"
         )
     prerequisites = saved_encoders(run_prerequisites(config)) if before else {}
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    encoder = build_encoder(config.backbone)
     corpus: Corpus = build(config.data.corpus) if sentences is None else SentenceList(sentences)
-    store = open_store(config, corpus, encoder.tokenizer)
-    data = SentenceData(
-        store,
-        global_batch_size=config.data.global_batch_size,
-        seed=config.seed,
-        drop_last=config.data.drop_last,
-        num_workers=config.data.num_workers,
-    )
-    module: ContrastiveMethod = kind(
-        **config.method.arguments(),
-        encoder=encoder,
-        optimizer=config.optimizer,
-        seed=config.seed,
-        split_rows_by_length=config.data.split_rows_by_length,
-        gradient_cache_rows=config.data.gradient_cache_rows,
-    )
-    preparation = Preparation(
-        config=config,
-        corpus=corpus,
-        store=store,
-        prerequisites=prerequisites,
-        cache=Path(config.paths.cache).expanduser(),
-    )
-    module.prepare(preparation)
-    module.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+    module, data, _ = method_and_data(config, corpus, prerequisites=prerequisites, kind=method)
     torch.manual_seed(config.seed * 1000)  # of the dropout masks, as in a run of one device
     return module, data

@@ -25,6 +25,7 @@ from cse_bench.errors import DataError, TrainingError
 from cse_bench.evaluation.callback import EvaluationCallback
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.methods.base import ContrastiveMethod
+from cse_bench.methods.method import Shared
 from cse_bench.methods.preparation import Preparation
 from cse_bench.results.metrics_log import MetricsLog
 from cse_bench.results.run_directory import RunDirectory
@@ -88,35 +89,10 @@ def train(
             "worker that is started by itself has none"
         )
     quiet_lightning()
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    encoder = build_encoder(config.backbone)
     corpus: Corpus = build(config.data.corpus)
     _check_unchanged(config, directory, corpus)
-    store = open_store(config, corpus, encoder.tokenizer)
-    data = SentenceData(
-        store,
-        global_batch_size=config.data.global_batch_size,
-        seed=config.seed,
-        drop_last=config.data.drop_last,
-        num_workers=config.data.num_workers,
-    )
-    method: ContrastiveMethod = build(
-        config.method,
-        encoder=encoder,
-        optimizer=config.optimizer,
-        seed=config.seed,
-        split_rows_by_length=config.data.split_rows_by_length,
-        gradient_cache_rows=config.data.gradient_cache_rows,
-    )
-    preparation = Preparation(
-        config=config,
-        corpus=corpus,
-        store=store,
-        prerequisites=prerequisites or {},
-        cache=Path(config.paths.cache).expanduser(),
-    )
-    prepared = method.prepare(preparation)
-    method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+    method, data, prepared = method_and_data(config, corpus, prerequisites=prerequisites or {})
+    store, encoder = data.store, method.encoder
     if config.data.gradient_cache_rows is not None:
         give_back_large_blocks()
     if config.precision == "64-true":
@@ -202,6 +178,51 @@ def train(
         },
         notes=method.notes,
     )
+
+
+def method_and_data(
+    config: RunConfig,
+    corpus: Corpus,
+    *,
+    prerequisites: dict[str, Path],
+    kind: type[ContrastiveMethod] | None = None,
+) -> tuple[ContrastiveMethod, SentenceData, dict[str, float]]:
+    """What a trainer needs: the method, prepared and in train mode, and its batches; and what the preparation found.
+
+    Args:
+        config: checked config.
+        corpus: the sentences.
+        prerequisites: the saved encoders of the runs that the method asked for.
+        kind: a class to take in the place of the config's, with the config's arguments.
+    """
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    encoder = build_encoder(config.backbone)
+    store = open_store(config, corpus, encoder.tokenizer)
+    data = SentenceData(
+        store,
+        global_batch_size=config.data.global_batch_size,
+        seed=config.seed,
+        drop_last=config.data.drop_last,
+        num_workers=config.data.num_workers,
+    )
+    shared: Shared = {
+        "encoder": encoder,
+        "optimizer": config.optimizer,
+        "seed": config.seed,
+        "split_rows_by_length": config.data.split_rows_by_length,
+        "gradient_cache_rows": config.data.gradient_cache_rows,
+    }
+    method: ContrastiveMethod = kind(**config.method.arguments(), **shared) if kind else build(config.method, **shared)
+    preparation = Preparation(
+        config=config,
+        corpus=corpus,
+        store=store,
+        prerequisites=prerequisites,
+        cache=Path(config.paths.cache).expanduser(),
+    )
+    prepared = method.prepare(preparation)
+    method.train()  # Transformers loads models in eval mode, and Lightning keeps what it finds
+    return method, data, prepared
 
 
 def _selection(config: RunConfig, evaluation: EvaluationCallback, last_step: int) -> dict[str, Any]:

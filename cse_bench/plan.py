@@ -6,7 +6,7 @@ and no content (see `cse_bench.training.memory`).
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cse_bench.config.bind import build, locate
 from cse_bench.config.messages import refuse
 from cse_bench.config.schema import Backbone, QLoraAdapter, RunConfig
+from cse_bench.config.strategy import FSDP
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import architecture_config
-from cse_bench.encoders.encoder import build_encoder
+from cse_bench.encoders.encoder import Encoder, build_encoder
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.methods.method import Method
 from cse_bench.results.run_directory import method_name
@@ -187,11 +188,12 @@ def plan(config: RunConfig) -> Plan:
     if isinstance(config.backbone.adapter, QLoraAdapter):
         store_in_four_bits(method.encoder.plain_body, config.backbone.adapter)
     length, length_remark = _row_tokens(config, limit=method.encoder.tokenizer.max_positions)
+    strategy = str(trainer.get("strategy", "auto"))
+    _forward_as_on(device, method, strategy=strategy)
     with_fake_tensors(method, mode)
     if isinstance(method, ContrastiveMethod):
         batch = _batch(rows=-(-config.data.global_batch_size // devices), length=length)
         rows = method.views(batch)
-        strategy = str(trainer.get("strategy", "auto"))
         with mode:
             memory = training_memory(
                 method,
@@ -217,7 +219,7 @@ def plan(config: RunConfig) -> Plan:
         pooling=method.sentence_encoder.pooling,
         devices=devices,
         device=device,
-        strategy=str(trainer.get("strategy", "auto")),
+        strategy=strategy,
         precision=precision,
         parameters=parameters,
         trains=method.trains,
@@ -302,8 +304,29 @@ def _batch(*, rows: int, length: int) -> TokenRows:
     return TokenRows(ids=ids, lengths=torch.full((rows,), length), sentence=sentence, view=torch.zeros_like(sentence))
 
 
+class _FullRows(TokenRows):
+    """Rows whose lengths cannot be asked for; they are full."""
+
+    @property
+    def is_full(self) -> bool:
+        return True
+
+
 def _fake(rows: TokenRows, mode: FakeTensorMode) -> TokenRows:
-    return replace(rows, ids=mode.from_tensor(rows.ids), lengths=mode.from_tensor(rows.lengths))
+    return _FullRows(
+        ids=mode.from_tensor(rows.ids),
+        lengths=mode.from_tensor(rows.lengths),
+        sentence=rows.sentence,
+        view=rows.view,
+        num_views=rows.num_views,
+    )
+
+
+def _forward_as_on(device: str, method: Method, *, strategy: str) -> None:
+    """Fake tensors lie on the CPU, where an encoder would run packed: a GPU, or shards, do so only if asked."""
+    for part in method.modules():
+        if isinstance(part, Encoder) and (strategy == FSDP or (device == "cuda" and part.packed == "auto")):
+            part.packed = False
 
 
 def _described(backbone: Backbone) -> str:

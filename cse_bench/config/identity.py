@@ -149,6 +149,7 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
             component.pop(key, None)
     if not backbone.get("gradient_checkpointing"):
         backbone.pop("gradient_checkpointing", None)  # runs from before the key was there are found again
+    backbone.pop("packed", None)  # the same vectors, sooner
     if backbone.get("source") != "random":
         backbone.pop("architecture", None)  # describes the weights that are loaded; only `random` is built from it
     if not trains:

@@ -96,6 +96,7 @@ class Backbone(Section):
     padding_side: Literal["right", "left"]
     dropout: Annotated[float, Field(ge=0, lt=1)] | None
     gradient_checkpointing: bool = False
+    packed: Literal["auto"] | bool = "auto"
     trust_remote_code: bool
     architecture: dict[str, Any] | None
 
@@ -111,6 +112,12 @@ class Backbone(Section):
         key = {"hub": "hub_id", "local": "path", "package": "package", "random": "architecture"}[self.source]
         if getattr(self, key) is None:
             raise ValueError(f"source={self.source} needs backbone.{key}, which this entry leaves empty")
+        return self
+
+    @model_validator(mode="after")
+    def _packed_is_possible(self) -> "Backbone":
+        if self.packed is True and self.gradient_checkpointing:
+            raise ValueError("packed=true leaves no layer to gradient_checkpointing; set one of the two to false")
         return self
 
 

@@ -35,6 +35,11 @@ class TokenRows:
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no padding."""
+        return int(self.lengths.sum()) == self.ids.numel()
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenRows":  # noqa: FBT001, FBT002 (Lightning's call)
         """The rows on another device (Lightning moves batches by this method)."""
         return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))

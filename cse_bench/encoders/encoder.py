@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from cse_bench.data.rows import TokenRows, rows_of
 from cse_bench.encoders.adapters import add_lora
 from cse_bench.encoders.architecture import first_position, is_decoder, max_positions
 from cse_bench.encoders.gradient_checkpointing import keep_layer_inputs_only
+from cse_bench.encoders.packed import PACKABLE, packed_states
 from cse_bench.encoders.pooling import POOLING
 from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.tokenization import SentenceTokenizer
@@ -132,9 +133,11 @@ class Encoder(SentenceEncoder):
         family: `encoder` (bidirectional) or `decoder` (causal).
         provenance: where the weights come from, for the result.
         readout: trained layers that read the vector instead of the pooling, see `cse_bench.encoders.readout`.
+        packed: leave out padding and tokens that nothing reads (`cse_bench.encoders.packed`): True, False, or `auto`:
+            on a CPU, if the body is of a type that can be run so. The vectors are the same up to rounding.
 
     Raises:
-        EncoderError: a pooling or padding side that this body cannot have.
+        EncoderError: a pooling, padding side or packing that this body cannot have.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class Encoder(SentenceEncoder):
         family: str,
         provenance: dict[str, Any] | None = None,
         readout: Readout | None = None,
+        packed: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
         if pooling == "cls" and family == "decoder":
@@ -160,6 +164,9 @@ class Encoder(SentenceEncoder):
         self.family = family
         self.provenance = provenance or {}
         self.readout = readout
+        self.packed = packed
+        if packed is True and (reason := self._not_packable()):
+            raise EncoderError(f"backbone.packed=true: {reason}; set backbone.packed=auto")
         accepted = inspect.signature(self.plain_body.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_cache = "use_cache" in accepted
@@ -191,14 +198,35 @@ class Encoder(SentenceEncoder):
         configs: dict[str, Any] = getattr(self.body, "peft_config", {})
         return max((float(config.lora_dropout) for config in configs.values()), default=0.0)
 
-    def states(self, ids: Tensor, mask: Tensor, *, with_first: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Token states of the last layer, and of the first when asked: (b, l) -> (b, l, d).
+    def packs(self, rows: TokenRows) -> bool:
+        """Whether these rows are run without their padding."""
+        wanted = rows.ids.device.type == "cpu" if self.packed == "auto" else self.packed
+        return wanted and self._not_packable() is None
+
+    def _not_packable(self) -> str | None:
+        config = self.config
+        if config.model_type not in PACKABLE or self.family == "decoder":
+            return f"'{config.model_type}' is not run so, only encoders of {', '.join(sorted(PACKABLE))}"
+        if config._attn_implementation != "sdpa":
+            return f"its attention is PyTorch's own, not backbone.attention={config._attn_implementation}"
+        return None
+
+    def states(
+        self, rows: TokenRows, *, with_first: bool = False, only_first_token: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Token states of the last layer, those of the first when asked, and the mask of both: (n, l, d) and (n, l).
 
         Args:
-            ids: token ids, (b, l).
-            mask: 1 for real tokens, (b, l).
+            rows: n sentences.
             with_first: also return the output of layer 1 (`hidden_states[1]`).
+            only_first_token: only the first token of each row is read; the rest of the last layer may be missing.
         """
+        if self.packs(rows):
+            last, first = packed_states(
+                self.plain_body, rows, first_token_only=only_first_token, with_first_layer=with_first
+            )
+            return last, first, rows.mask()[:, : last.shape[1]]
+        ids, mask = rows.padded(pad_token_id=self.tokenizer.pad_token_id, side=self.padding_side)
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self._takes_positions and self.padding_side == "left":
             # GPT-2 and BERT count positions from the left edge, padding included, unless they are told otherwise.
@@ -206,13 +234,17 @@ class Encoder(SentenceEncoder):
         if self._takes_cache:
             arguments["use_cache"] = False
         output = self.body(**arguments, output_hidden_states=with_first)
-        return output.last_hidden_state, output.hidden_states[1] if with_first else None
+        return output.last_hidden_state, output.hidden_states[1] if with_first else None, mask
 
     def forward(self, rows: TokenRows) -> Tensor:
         """Pooled vectors of token rows: (n, d)."""
-        ids, mask = rows.padded(pad_token_id=self.tokenizer.pad_token_id, side=self.padding_side)
-        last, first = self.states(ids, mask, with_first=self.pooling == "first_last_mean")
-        return self.pooled(last, first, mask)
+        return self.pooled(
+            *self.states(
+                rows,
+                with_first=self.pooling == "first_last_mean",
+                only_first_token=self.pooling == "cls" and self.readout is None,
+            )
+        )
 
     def pooled(self, last: Tensor, first: Tensor | None, mask: Tensor) -> Tensor:
         """Sentence vectors from token states, (b, l, d) -> (b, d)."""
@@ -302,4 +334,6 @@ def build_encoder(backbone: Backbone) -> Encoder:
         padding_side=backbone.padding_side,
         family=family,
         provenance=provenance,
+        # Transformers' own forward is what recomputes layers.
+        packed=False if backbone.gradient_checkpointing else backbone.packed,
     )

@@ -22,7 +22,7 @@ from cse_bench.errors import DataError, TrainingError
 from cse_bench.methods.method import Method
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
-from cse_bench.training.finite import check_loss, is_looked_at
+from cse_bench.training.finite import check_gradients, check_loss, is_looked_at
 from cse_bench.training.gather import gather, objects_of_ranks
 
 Representations = dict[str, Tensor]
@@ -53,7 +53,7 @@ class ContrastiveMethod(Method, ABC):
         encoder: the shared encoder.
         optimizer: AdamW and its schedule.
         seed: of what the method draws beside weights and dropout masks, see `generator`.
-        split_rows_by_length: forward length-sorted pieces instead of one padded block.
+        split_rows_by_length: forward length-sorted pieces instead of one padded block, where rows are padded at all.
         gradient_cache_rows: forward at most so many rows at a time and compute them again in the backward, so that the
             memory of a step does not grow with the batch (Gao et al. 2021, "Scaling deep contrastive learning batch
             size under memory limited setup", arXiv 2101.06983); None: keep everything for the backward.
@@ -78,6 +78,8 @@ class ContrastiveMethod(Method, ABC):
         self.gradient_cache_rows = gradient_cache_rows
         self.tokens = TokenCount()
         self._views_checked = False
+        self._sentences: list[int] = []  # of the step in progress, to name them in an error
+        self._gradient_norm: Tensor | None = None  # of the step in progress, once it was looked at
 
     @classmethod
     def check_corpus(cls, config: RunConfig, *, name: str, sentences: int) -> None:
@@ -150,26 +152,29 @@ class ContrastiveMethod(Method, ABC):
         """`represent` on all rows, in length-sorted pieces if asked; the result is in the order of the rows."""
         return self.in_pieces(rows, self.represent)
 
+    def packs(self, rows: TokenRows) -> bool:
+        """Whether `represent` runs these rows without their padding, see `cse_bench.encoders.packed`."""
+        return self.encoder.packs(rows)
+
     def in_pieces(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:
         """A row-wise function of token rows in pieces, as the settings ask for; the result is in the order of the rows.
 
         Every forward of training goes through here: what it costs is counted.
         """
-        if self.split_rows_by_length:
-            pieces = length_pieces(
-                rows.lengths, overhead_tokens=_PIECE_OVERHEAD_TOKENS, max_rows=self.gradient_cache_rows
-            )
-        elif self.gradient_cache_rows is not None:
-            pieces = pieces_in_order(len(rows), rows.ids.shape[1], max_rows=self.gradient_cache_rows)
-        else:
+        most = self.gradient_cache_rows
+        if most is None and (self.packs(rows) or not self.split_rows_by_length):
             return self._counted(rows, function)
+        if self.split_rows_by_length:
+            pieces = length_pieces(rows.lengths, overhead_tokens=_PIECE_OVERHEAD_TOKENS, max_rows=most)
+        else:
+            pieces = pieces_in_order(len(rows), rows.ids.shape[1], max_rows=most or len(rows))
         parts = [self._counted(rows.take(piece.rows, length=piece.length), function) for piece in pieces]
         order = torch.cat([piece.rows for piece in pieces]).argsort().to(rows.ids.device)
         return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
     def _counted(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:
         self.tokens.real += int(rows.lengths.sum())
-        self.tokens.padded += rows.ids.numel()
+        self.tokens.padded += int(rows.lengths.sum()) if self.packs(rows) else rows.ids.numel()
         if self.gradient_cache_rows is None or not torch.is_grad_enabled():
             return function(rows)
         # Nothing but the result is kept; the backward computes the piece again, with the same dropout masks. The
@@ -199,6 +204,7 @@ class ContrastiveMethod(Method, ABC):
 
     def training_step(self, batch: TokenRows, batch_idx: int) -> dict[str, Tensor]:
         """Lightning's step: the loss and its named parts, which `LossLog` writes down."""
+        self._sentences = batch.sentence.tolist()
         joined = self._joined_representations(batch)
         parts = self._objective_of(joined)
         if is_looked_at(self.trainer, device=self.device):
@@ -232,6 +238,19 @@ class ContrastiveMethod(Method, ABC):
                 "(0.1 is usual) or an adapter with dropout"
             )
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's call between backward and clipping: looks at the gradients when it is due.
+
+        In 16-mixed on a GPU an overflow is ordinary: the scaler sees it, leaves the step out and scales less.
+
+        Raises:
+            TrainingError: a gradient that is not finite.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not scaled and is_looked_at(self.trainer, device=self.device):
+            step = self.trainer.global_step + 1
+            self._gradient_norm = check_gradients(self, sentences=self._sentences, step=step)
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -239,12 +258,15 @@ class ContrastiveMethod(Method, ABC):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as asked. Lightning refuses to with a fused optimiser under bfloat16, where nothing is scaled."""
+        norm, self._gradient_norm = self._gradient_norm, None
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
-        else:
+        elif norm is None:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
 
     def frozen_state(self) -> set[str]:
         """Names of tensors that building and preparing the method bring back as they were: the body of an adapter."""

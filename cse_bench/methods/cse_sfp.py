@@ -94,9 +94,7 @@ class CSESFP(ContrastiveMethod):
 
     def represent(self, rows: TokenRows) -> Representations:
         """Both readings of one forward: `z` (Rep2) and `z_plus` (Rep1)."""
-        encoder = self.encoder
-        ids, mask = rows.padded(pad_token_id=encoder.tokenizer.pad_token_id, side=encoder.padding_side)
-        states, _ = encoder.states(ids, mask)
+        states, _, mask = self.encoder.states(rows)
         return {"z": from_end(states, mask, 0), "z_plus": from_end(states, mask, self.distance)}
 
     def objective(self, representations: Representations) -> dict[str, Tensor]:

@@ -197,6 +197,10 @@ class JTCSE(ContrastiveMethod):
         """Two copies of every sentence; their dropout masks differ."""
         return batch.repeat(2)
 
+    def packs(self, rows: TokenRows) -> bool:
+        """Not where layers of two towers are run side by side."""
+        return not self.crossed and super().packs(rows)
+
     def represent(self, rows: TokenRows) -> Representations:
         """Of both towers: h, and c of the crossed stream and p of the pooler where they are used."""
         if self.crossed:

@@ -38,7 +38,9 @@ class Method(lightning.LightningModule, ABC):
     trains: ClassVar[bool]
     """Whether there is anything to train."""
     version: ClassVar[int] = 1
-    """Raised whenever a change of the code changes the numbers of equal settings: finished runs are then done again."""
+    """Raised whenever a change of the code changes what equal settings measure: finished runs are then done again.
+
+    Not for other rounding, nor for other random numbers of the same distribution."""
     is_backbone: ClassVar[bool] = False
     """Whether the encoder is the backbone as it is, with which all others are compared; it is not kept again."""
 

@@ -210,8 +210,7 @@ class SARCSE(ContrastiveMethod):
     def represent(self, rows: TokenRows) -> Representations:
         """The sentence vector z and, of every row, sums over its tokens that the reconstruction loss is made of."""
         encoder = self.encoder
-        ids, mask = rows.padded(pad_token_id=encoder.tokenizer.pad_token_id, side=encoder.padding_side)
-        states, _ = encoder.states(ids, mask)
+        states, _, mask = encoder.states(rows, only_first_token=self.text_cnn is None)
         if self.text_cnn is None:
             return {"z": first_states(states, mask)}
         latent = self.text_cnn.latent(states, mask)
@@ -223,7 +222,7 @@ class SARCSE(ContrastiveMethod):
             z = latent + z  # never zero
         if self.decoder is None:
             return {"z": z}
-        if encoder.padding_side == "left":
+        if encoder.padding_side == "left" and not encoder.packs(rows):
             states = _padded_right(states, mask)
         return {"z": z, **self._reconstruction_sums(self.decoder(latent), states, rows)}
 

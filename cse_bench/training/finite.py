@@ -5,7 +5,6 @@ Shapes: b sentences of a step over all ranks, v views.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import lightning
 import torch
@@ -74,49 +73,25 @@ def check_loss(
     raise TrainingError(f"step {step}: {', '.join(losses)}; {why}{where}. {_ADVICE}")
 
 
-class FiniteGradients(lightning.Callback):
-    """Stops before a gradient that is not finite reaches the optimiser; Lightning asks between backward and clipping.
-
-    One norm over all gradients tells (`torch.nn.utils.get_total_norm`). In 16-mixed on a GPU an overflow is ordinary:
-    the scaler sees it, leaves the step out and scales less.
-    """
-
-    def __init__(self) -> None:
-        self._sentences: list[int] = []
-
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Remembers which sentences the step is about."""
-        self._sentences = batch.sentence.tolist()
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Looks when it is due.
-
-        Raises:
-            TrainingError: names the step, the parameters and the sentences.
-        """
-        if getattr(trainer.precision_plugin, "scaler", None) is None and is_looked_at(trainer, device=pl_module.device):
-            check_gradients(pl_module, sentences=self._sentences, step=trainer.global_step + 1)
-
-
-def check_gradients(module: nn.Module, *, sentences: Iterable[int], step: int) -> None:
-    """Stops when the norm of all gradients together is not finite.
+def check_gradients(module: nn.Module, *, sentences: Iterable[int], step: int) -> Tensor:
+    """Stops before a gradient that is not finite reaches the optimiser. One norm over all gradients tells.
 
     Args:
         module: what is trained.
         sentences: numbers of the step's sentences, for the message.
         step: for the message, counted from 1.
 
+    Returns:
+        The norm, with which they can be clipped.
+
     Raises:
-        TrainingError: it is not; names the parameters.
+        TrainingError: it is not finite; names the parameters.
     """
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    norm = _norm(gradients.values())
+    total = get_total_norm(gradients.values())
+    norm = float(_of_all_shards(total))
     if math.isfinite(norm):
-        return
+        return total
     bad = [f"'{name}'" for name, gradient in gradients.items() if not _of_all_shards(torch.isfinite(gradient).all())]
     what = f"the gradient of {_some(bad)} is not finite" if bad else f"the norm of all gradients is {norm}"
     numbers = _some([str(number) for number in sentences])
@@ -130,7 +105,7 @@ def check_parameters(module: nn.Module, *, step: int) -> None:
         TrainingError: a parameter that is trained is not finite; names it.
     """
     trained = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-    if math.isfinite(_norm(trained.values())):
+    if math.isfinite(_of_all_shards(get_total_norm(trained.values()))):
         return
     # Large but finite parameters can have a norm that is not.
     if bad := [
@@ -140,10 +115,6 @@ def check_parameters(module: nn.Module, *, step: int) -> None:
             f"step {step}: the parameter {_some(bad)} is not finite, and the state is not written: the checkpoint "
             f"before stays. {_ADVICE}"
         )
-
-
-def _norm(tensors: Iterable[Tensor]) -> float:
-    return float(_of_all_shards(get_total_norm(tensors)))
 
 
 def _of_all_shards(value: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ def shard(method: "ContrastiveMethod", mesh: DeviceMesh) -> None:
     if name := unshardable(method):
         raise TrainingError(f"the weights '{name}' cannot be split over ranks; set trainer.strategy=ddp")
     body = method.encoder.body
+    method.encoder.packed = False  # it calls parts of layers, past the calls at which units are gathered
     for layer in layers(body):
         fully_shard(layer, mesh=mesh)
     fully_shard(body, mesh=mesh)

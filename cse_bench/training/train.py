@@ -33,7 +33,6 @@ from cse_bench.training.allocator import give_back_large_blocks
 from cse_bench.training.bars import progress_bar
 from cse_bench.training.checkpoint_file import CheckpointFile, newest_whole, step_of
 from cse_bench.training.cost import CostMeter, TokenCount, peak_memory_bytes
-from cse_bench.training.finite import FiniteGradients
 from cse_bench.training.gather import objects_of_ranks
 from cse_bench.training.loss_log import LossLog
 from cse_bench.training.progress import ProgressBar
@@ -144,7 +143,7 @@ def train(
     )
     resume_from = newest_whole(directory.checkpoint)
     # The order matters: what a step gave, its loss and dev score, is written before the checkpoint of that step.
-    callbacks: list[Any] = [cost, FiniteGradients(), LossLog(), evaluation]
+    callbacks: list[Any] = [cost, LossLog(), evaluation]
     if config.trainer.arguments().get("enable_progress_bar", True):
         callbacks.append(ProgressBar(cost, evaluation))
     resume = ResumeCheckpoint(

@@ -45,7 +45,7 @@ def test_order_and_batches_change_no_vector(tiny, name):
 
 def test_equal_sentences_have_equal_vectors(tiny):
     vectors = tiny("tiny_bert").encode(SENTENCES)
-    np.testing.assert_array_equal(vectors[1], vectors[5])
+    np.testing.assert_allclose(vectors[1], vectors[5], **CLOSE)
     assert vectors.shape == (7, 32)
     assert vectors.dtype == np.float32
 
@@ -145,7 +145,7 @@ def test_truncation_only_where_asked(tiny):
     whole = encoder.encode(long)
     assert distance(whole[0], whole[1]) > 1e-3
     parts = encoder.encode(long, max_length=32)
-    np.testing.assert_array_equal(parts[0], parts[1])
+    np.testing.assert_allclose(parts[0], parts[1], **CLOSE)
     np.testing.assert_allclose(parts[0], encoder.encode(["x" * 30])[0], **CLOSE)
 
 
@@ -199,9 +199,9 @@ def test_the_first_token_of_a_decoder_has_seen_nothing(tiny):
     """Why it is refused; in a bidirectional model it has seen everything."""
     for name, same in (("tiny_llama", True), ("tiny_bert", False)):
         encoder = tiny(name)
-        ids, mask = rows_of(encoder.tokenizer(["xa", "xb"], max_length=None)).padded(pad_token_id=0, side="right")
+        rows = rows_of(encoder.tokenizer(["xa", "xb"], max_length=None))
         with torch.no_grad():
-            first = encoder.states(ids, mask)[0][:, 0]
+            first = encoder.states(rows)[0][:, 0]
         assert torch.allclose(first[0], first[1], atol=1e-6) == same
 
 

@@ -32,7 +32,7 @@ def test_same_loss_and_gradients(overrides: list[str], cache_rows: int | None, m
         recomputing._CheckpointFrame, "__init__", lambda *words, **named: again.append(1) or run(*words, **named)
     )
     for option in ("backbone.gradient_checkpointing=false", ON):
-        method = tiny_method(*overrides, option, cache_rows=cache_rows)
+        method = tiny_method(*overrides, "backbone.packed=false", option, cache_rows=cache_rows)
         torch.manual_seed(1)
         loss = method.loss_of(token_rows(LENGTHS))["loss"]
         loss.backward()

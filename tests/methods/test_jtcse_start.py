@@ -111,7 +111,7 @@ def test_tncse_needs_no_crossable_backbone() -> None:
 def test_plan() -> None:
     """Of two towers, their poolers and their streams, without weights."""
     overrides = ("backbone=tiny_bert", "backbone.architecture.num_hidden_layers=6", "data=wikipedia_sample")
-    overrides += ("evaluation=none", "dry_run=true", "precision=32-true")
+    overrides += ("evaluation=none", "dry_run=true", "precision=32-true", "backbone.packed=false")
     found, single = plan(composed("method=jtcse", *overrides)), plan(composed("method=simcse", *overrides))
     assert found.parameters["inference"] == 2 * single.parameters["inference"]
     assert found.parameters["total"] == 2 * single.parameters["total"]  # a head each

@@ -74,7 +74,7 @@ def test_split_by_length_changes_neither_loss_nor_any_gradient() -> None:
     batch = token_rows(MIXED)
     losses, found, blocks = [], [], []
     for split in (False, True):
-        method = tiny_method(split=split).eval()
+        method = tiny_method("backbone.packed=false", split=split).eval()
         with forwards(method.encoder) as seen:
             loss = method.loss_of(batch)["loss"]
         loss.backward()
@@ -93,7 +93,7 @@ def test_split_by_length_changes_neither_loss_nor_any_gradient() -> None:
 
 
 def test_split_rows_come_back_in_their_order() -> None:
-    method = tiny_method(split=True).eval()
+    method = tiny_method("backbone.packed=false", split=True).eval()
     batch = token_rows(MIXED[::-1])
     with torch.no_grad():
         together = method.represent_all(batch)["z"]
@@ -246,10 +246,11 @@ def test_identical_views_are_not_asked_for_dropout() -> None:
     composed("backbone=tiny_llama", "backbone.dropout=0", "method.views=identical", "evaluation=none")
 
 
-def test_token_counts_tell_padding_from_text() -> None:
-    method = tiny_method("method.views=dropout")
+@pytest.mark.parametrize(("packed", "computed"), [("false", 60), ("true", 40)])
+def test_token_counts_tell_padding_from_text(packed: str, computed: int) -> None:
+    method = tiny_method("method.views=dropout", f"backbone.packed={packed}")
     method.loss_of(token_rows([4, 10, 6]))
-    assert (method.tokens.sentences, method.tokens.real, method.tokens.padded) == (3, 40, 60)
+    assert (method.tokens.sentences, method.tokens.real, method.tokens.padded) == (3, 40, computed)
 
 
 @pytest.mark.parametrize("culprit", ["z", "nothing"])

@@ -141,7 +141,8 @@ def test_double_precision_trains_in_double_precision(tmp_path: Path) -> None:
 
 
 def test_summary_counts_sentences_and_tokens(tmp_path: Path) -> None:
-    summary, _ = train_in(tmp_path, "trainer.max_epochs=1", "data.split_rows_by_length=false")
+    padded = ("data.split_rows_by_length=false", "backbone.packed=false")
+    summary, _ = train_in(tmp_path, "trainer.max_epochs=1", *padded)
     tokens = [len(sentence.encode()) + 2 for sentence in made_up_sentences()]
     assert summary.metrics["cost/train_sentences"] == 100
     assert summary.metrics["cost/train_tokens_real"] == 2 * sum(min(count, 32) for count in tokens)

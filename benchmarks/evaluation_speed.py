@@ -2,10 +2,9 @@
 
     CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny,distilbert] [rounds=3]
 
-The other column does what SimCSE's evaluation does through SentEval: each sub-set sorted by length, both sides of its
-pairs encoded in batches of 128 with plain Transformers in float32, nothing remembered. Then one evaluation in
-training: there, SentEval's STS-B and SICK-R encode their train, dev and test splits each time to select on dev; here,
-only STS-B dev is encoded (and the geometry read off the same vectors). Interleaved: every round does each once.
+The other column does what SimCSE's evaluation does through SentEval, see `benchmarks.senteval_way`. Then one evaluation
+in training: there, STS-B and SICK-R encode their train, dev and test splits each time to select on dev; here, only
+STS-B dev is encoded (and the geometry read off the same vectors). Interleaved: every round does each once.
 """
 
 import os
@@ -13,23 +12,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from scipy.stats import spearmanr
 from transformers import AutoModel, AutoTokenizer
 
+from benchmarks.senteval_way import SentEvalWay
 from benchmarks.shapes import configured, save_model
 from cse_bench.encoders.encoder import build_encoder
-from cse_bench.evaluation.sts_files import Pairs, STSFiles, parse_sick
-from cse_bench.evaluation.sts_tables import TEST_PAIRS
 from cse_bench.evaluation.suite import Evaluator, build_tasks
-
-BATCH = 128
 
 
 def main() -> None:
@@ -49,9 +41,7 @@ def main() -> None:
 
 def _compare(model: str, directory: Path, data: Path, *, rounds: int) -> None:
     print(f"{model}: the seven tasks, {rounds} rounds, {torch.get_num_threads()} threads")
-    files = STSFiles(data=str(data), cache="unused")
-    test = {task: files.test(task) for task in TEST_PAIRS}
-    official = [files.benchmark(split) for split in ("train", "dev", "test")] + list(_sick(data))
+    official = SentEvalWay(data)
     body, tokenizer = AutoModel.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
     seconds: dict[str, list[float]] = {}
     scores: dict[str, dict[str, float]] = {}
@@ -61,14 +51,10 @@ def _compare(model: str, directory: Path, data: Path, *, rounds: int) -> None:
                 spent, metrics = _ours(directory, precision, part=part)
                 seconds.setdefault(f"{part} {short}", []).append(spent)
                 scores[f"{part} {short}"] = metrics
-        started = time.perf_counter()
-        found = {f"sts/test/{task}": _spearman(body, tokenizer, subsets) for task, subsets in test.items()}
-        seconds.setdefault("pairs as they stand", []).append(time.perf_counter() - started)
-        scores["pairs as they stand"] = found
-        started = time.perf_counter()
-        dev = [_spearman(body, tokenizer, [pairs]) for pairs in official][1]
-        seconds.setdefault("official dev", []).append(time.perf_counter() - started)
-        scores["official dev"] = {"sts/dev/stsb": dev}
+        for name, score in (("pairs as they stand", official.test), ("official dev", official.dev)):
+            started = time.perf_counter()
+            scores[name] = score(body, tokenizer)
+            seconds.setdefault(name, []).append(time.perf_counter() - started)
     for name, values in seconds.items():
         print(f"  {name:22s} {statistics.median(values):7.2f} s  ({min(values):.2f} to {max(values):.2f})")
     for ours, theirs in (
@@ -103,34 +89,6 @@ def _ours(directory: Path, precision: str, *, part: str) -> tuple[float, dict[st
     started = time.perf_counter()
     metrics = evaluator(tasks).metrics
     return time.perf_counter() - started, dict(metrics)
-
-
-def _sick(data: Path) -> Iterator[Pairs]:
-    for split in ("train", "trial", "test_annotated"):
-        path = next(
-            path for parent in ("sts", "STS", "") if (path := data / parent / f"SICK/SICK_{split}.txt").is_file()
-        )
-        yield parse_sick(path.read_text(encoding="utf-8"), name=f"sick-{split}", file=str(path))
-
-
-def _spearman(body: Any, tokenizer: Any, subsets: list[Pairs]) -> float:
-    cosines, gold = [], []
-    for pairs in subsets:
-        rows = sorted(zip(pairs.left, pairs.right, pairs.gold, strict=True), key=lambda row: len(row[0].split()))
-        for start in range(0, len(rows), BATCH):
-            left, right, grades = zip(*rows[start : start + BATCH], strict=True)
-            one, other = _encode(body, tokenizer, left), _encode(body, tokenizer, right)
-            cosines.append(torch.nn.functional.cosine_similarity(one, other).numpy())
-            gold.append(np.array(grades))
-    return 100 * float(spearmanr(np.concatenate(cosines), np.concatenate(gold)).statistic)
-
-
-@torch.no_grad()
-def _encode(body: Any, tokenizer: Any, sentences: tuple[str, ...]) -> torch.Tensor:
-    batch = tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt")
-    batch.pop("token_type_ids", None)
-    vectors: torch.Tensor = body(**batch).last_hidden_state[:, 0]
-    return vectors
 
 
 if __name__ == "__main__":

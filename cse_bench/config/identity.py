@@ -21,7 +21,7 @@ _NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint
 # Without training nothing depends on how others are trained; the sentences that are read are in their fingerprint.
 _ONLY_TRAINING = ("data", "optimizer", "trainer", "precision")
 _ONLY_TRAINING_IN_EVALUATION = ("eval_every_steps", "eval_last_step", "selection_metric")
-_NOT_IDENTITY_IN_DATA = ("num_workers", "path")
+_NOT_IDENTITY_IN_DATA = ("num_workers", "path", "padding")
 _NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_model_summary")
 _NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
 # What is read of a folder with an encoder; a README or a copy of the weights in another format decides nothing.
@@ -149,7 +149,8 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
             component.pop(key, None)
     if not backbone.get("gradient_checkpointing"):
         backbone.pop("gradient_checkpointing", None)  # runs from before the key was there are found again
-    backbone.pop("packed", None)  # the same vectors, sooner
+    for key in ("packed", "compile"):
+        backbone.pop(key, None)  # the same vectors, sooner
     if backbone.get("source") != "random":
         backbone.pop("architecture", None)  # describes the weights that are loaded; only `random` is built from it
     if not trains:

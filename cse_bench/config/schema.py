@@ -97,6 +97,7 @@ class Backbone(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None
     gradient_checkpointing: bool = False
     packed: Literal["auto"] | bool = "auto"
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     trust_remote_code: bool
     architecture: dict[str, Any] | None
 
@@ -118,6 +119,8 @@ class Backbone(Section):
     def _packed_is_possible(self) -> "Backbone":
         if self.packed is True and self.gradient_checkpointing:
             raise ValueError("packed=true leaves no layer to gradient_checkpointing; set one of the two to false")
+        if self.packed is True and self.compile is not None:
+            raise ValueError("compile is of Transformers' own forward, which packed=true replaces; give one of the two")
         return self
 
 
@@ -128,6 +131,7 @@ class Data(Section):
     path: str | None = None
     global_batch_size: Annotated[int, Field(ge=1)]
     max_length: Annotated[int, Field(ge=3)]
+    padding: Literal["longest", "max_length"] = "longest"
     drop_last: bool
     split_rows_by_length: bool
     gradient_cache_rows: Annotated[int, Field(ge=1)] | None

@@ -16,15 +16,16 @@ from cse_bench.errors import ConfigError, DataError
 class _Batches(Dataset[TokenRows]):
     """Indexed by a whole batch of sentence numbers at once: no per-sentence objects, no collation."""
 
-    def __init__(self, store: TokenStore) -> None:
+    def __init__(self, store: TokenStore, width: int | None) -> None:
         self._store = store
+        self._width = width
 
     def __len__(self) -> int:
         return len(self._store)
 
     def __getitem__(self, batch: tuple[int, np.ndarray]) -> TokenRows:
         epoch, index = batch
-        return replace(self._store.rows(index), epoch=epoch)
+        return replace(self._store.rows(index, width=self._width), epoch=epoch)
 
 
 class SentenceData(lightning.LightningDataModule):
@@ -36,13 +37,22 @@ class SentenceData(lightning.LightningDataModule):
         seed: of the order.
         drop_last: leave out the smaller last batch of an epoch.
         num_workers: worker processes for reading; 0 reads in the training process.
+        padding: a batch is padded to its `longest` row, or all are to that of the corpus (`max_length`): constant
+            shapes, which a compiled body or a CUDA graph asks for.
 
     Raises:
         DataError: the corpus holds fewer sentences than one batch.
     """
 
     def __init__(
-        self, store: TokenStore, *, global_batch_size: int, seed: int, drop_last: bool, num_workers: int
+        self,
+        store: TokenStore,
+        *,
+        global_batch_size: int,
+        seed: int,
+        drop_last: bool,
+        num_workers: int,
+        padding: str = "longest",
     ) -> None:
         super().__init__()
         if len(store) < global_batch_size:
@@ -55,6 +65,7 @@ class SentenceData(lightning.LightningDataModule):
         self.seed = seed
         self.drop_last = drop_last
         self.num_workers = num_workers
+        self._width = store.longest if padding == "max_length" else None
 
     def setup(self, stage: str) -> None:
         """Refuses what a trainer of one's own may do to batches: training would go on, on others than it says.
@@ -89,7 +100,7 @@ class SentenceData(lightning.LightningDataModule):
             position=lambda: trainer.global_step,
         )
         return DataLoader(
-            _Batches(self.store),
+            _Batches(self.store, self._width),
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,

@@ -3,6 +3,9 @@
 * `tokens.bin`: token ids of all rows back to back, uint16 or uint32
 * `offsets.npy`: int64, n + 1; row i is `tokens[offsets[i]:offsets[i + 1]]`
 * `store.json`: what it was made from; written last, so that a directory without it is not a store
+
+While it is made it lies in a hidden folder beside, with what is done so far written down every 65,536 rows: after
+Ctrl-C or `kill -9` the next start goes on there.
 """
 
 import hashlib
@@ -10,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,9 @@ from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.errors import DataError
 
 _FORMAT = 1
-_CHUNK = 1024
+_CHUNK = 4096  # sentences; the tokenizer divides them among threads
+_CHUNKS_BETWEEN_RECORDS = 16
+_LENGTH = np.dtype(np.int32)
 
 
 class TokenStore:
@@ -66,11 +71,16 @@ class TokenStore:
         """The token ids of all rows back to back, (num_tokens,): on disk, read where they are looked at."""
         return self._tokens
 
-    def rows(self, index: np.ndarray) -> TokenRows:
-        """The rows at `index` as one view, padded on the right to the longest of them."""
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(np.diff(self._offsets).max())
+
+    def rows(self, index: np.ndarray, *, width: int | None = None) -> TokenRows:
+        """The rows at `index` as one view, padded on the right to `width`; None: to the longest of them."""
         starts, ends = self._offsets[index], self._offsets[index + 1]
         lengths = ends - starts
-        ids = np.zeros((len(index), int(lengths.max())), dtype=np.int64)
+        ids = np.zeros((len(index), width or int(lengths.max())), dtype=np.int64)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             ids[row, : end - start] = self._tokens[start:end]
         return TokenRows(
@@ -134,33 +144,94 @@ def _build(
     key: dict[str, Any],
     on_progress: Callable[[int], None] | None,
 ) -> None:
+    # Always of the same name, so that what a killed process left is found.
+    unfinished = directory.with_name(f".{directory.name}.new")
     largest = max(tokenizer.tokenizer.get_vocab().values())
     dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
-    # Always of the same name, so that what a killed process left is overwritten.
-    temporary = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        lengths: list[np.ndarray] = []
-        done = 0
-        with (temporary / "tokens.bin").open("wb") as file:
-            for chunk in _chunks(corpus.lines()):
-                rows = tokenizer(chunk, max_length=max_length, training=True)
-                lengths.append(np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows)))
-                file.write(np.fromiter((token for row in rows for token in row), dtype=dtype).tobytes())
-                done += len(rows)
+        with _UnfinishedStore(unfinished, dtype) as store:
+            lines = islice(corpus.lines(), store.rows, None)
+            for number, chunk in enumerate(_chunks(lines), start=1):
+                store.append(tokenizer(chunk, max_length=max_length, training=True))
+                if number % _CHUNKS_BETWEEN_RECORDS == 0:
+                    store.record()
                 if on_progress is not None:
-                    on_progress(done)
-        offsets = np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64)
-        np.save(temporary / "offsets.npy", offsets)
-        counts = {"num_rows": done, "num_tokens": int(offsets[-1])}
-        description = {**key, "name": corpus.name, "dtype": dtype.name, **counts}
-        (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
+                    on_progress(store.rows)
+            store.describe({**key, "name": corpus.name})
         shutil.rmtree(directory, ignore_errors=True)
-        os.rename(temporary, directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.rename(unfinished, directory)
+    except Exception:  # an interrupt is none: what is done stays
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+class _UnfinishedStore:
+    """A token store in the making; made anew, or gone on with where it was last recorded.
+
+    Args:
+        folder: of its files.
+        dtype: of a token id.
+    """
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
+        self._folder, self._dtype = folder, dtype
+        self._record = folder / "unfinished.json"
+        self.rows, self._num_tokens = self._recorded()
+
+    def _recorded(self) -> tuple[int, int]:
+        """Rows and tokens that are whole on the disk."""
+        try:
+            found = json.loads(self._record.read_text())
+            rows, tokens = int(found["num_rows"]), int(found["num_tokens"])
+            for name, size in (("tokens.bin", tokens * self._dtype.itemsize), ("lengths.bin", rows * _LENGTH.itemsize)):
+                if (self._folder / name).stat().st_size < size:
+                    raise ValueError(name)
+                os.truncate(self._folder / name, size)
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return 0, 0
+        return rows, tokens
+
+    def __enter__(self) -> "_UnfinishedStore":
+        self._folder.mkdir(exist_ok=True)
+        self._tokens = (self._folder / "tokens.bin").open("ab")
+        self._lengths = (self._folder / "lengths.bin").open("ab")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tokens.close()
+        self._lengths.close()
+
+    def append(self, rows: list[list[int]]) -> None:
+        """Adds token rows."""
+        lengths = np.fromiter((len(row) for row in rows), dtype=_LENGTH, count=len(rows))
+        self._lengths.write(lengths.tobytes())
+        self._tokens.write(np.fromiter(chain.from_iterable(rows), dtype=self._dtype, count=lengths.sum()).tobytes())
+        self.rows += len(rows)
+        self._num_tokens += int(lengths.sum())
+
+    def record(self) -> None:
+        """Writes down that everything so far is on the disk, once it is."""
+        for file in (self._tokens, self._lengths):
+            file.flush()
+            os.fsync(file.fileno())
+        new = self._record.with_suffix(".new")
+        new.write_text(json.dumps(self._counts()))
+        os.replace(new, self._record)
+
+    def describe(self, made_from: dict[str, Any]) -> None:
+        """Nothing follows: the offsets, and last the description."""
+        self._tokens.flush()
+        self._lengths.flush()
+        lengths = np.fromfile(self._folder / "lengths.bin", dtype=_LENGTH)
+        np.save(self._folder / "offsets.npy", np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+        description = {**made_from, "dtype": self._dtype.name, **self._counts()}
+        (self._folder / "store.json").write_text(json.dumps(description, indent=2) + "\n")
+        for name in ("lengths.bin", self._record.name):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _counts(self) -> dict[str, int]:
+        return {"num_rows": self.rows, "num_tokens": self._num_tokens}
 
 
 def _chunks(lines: Iterator[str]) -> Iterator[list[str]]:

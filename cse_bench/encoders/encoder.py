@@ -1,7 +1,7 @@
 """The encoder: body, tokenizer, pooling and prompt as one thing, so that none of them is lost or swapped on the way."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from cse_bench.config.schema import Backbone
-from cse_bench.data.rows import TokenRows, rows_of
+from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.adapters import add_lora
 from cse_bench.encoders.architecture import first_position, is_decoder, max_positions
+from cse_bench.encoders.encoding import encode_sentences
 from cse_bench.encoders.gradient_checkpointing import keep_layer_inputs_only
 from cse_bench.encoders.packed import PACKABLE, packed_states
 from cse_bench.encoders.pooling import POOLING
@@ -24,8 +25,6 @@ from cse_bench.encoders.weights import load_body
 from cse_bench.errors import EncoderError
 from cse_bench.training.bars import progress_bar
 from cse_bench.training.precision import autocast, device_type, resolve_precision
-
-_TOKENISE_AT_ONCE = 4096  # sentences; bounds the memory of the tokenizer's intermediate objects
 
 
 class SentenceEncoder(nn.Module):
@@ -133,6 +132,7 @@ class Encoder(SentenceEncoder):
         family: `encoder` (bidirectional) or `decoder` (causal).
         provenance: where the weights come from, for the result.
         readout: trained layers that read the vector instead of the pooling, see `cse_bench.encoders.readout`.
+        compiled: `torch.compile` the body for training, in this mode; None: not.
         packed: leave out padding and tokens that nothing reads (`cse_bench.encoders.packed`): True, False, or `auto`:
             on a CPU, if the body is of a type that can be run so. The vectors are the same up to rounding.
 
@@ -151,6 +151,7 @@ class Encoder(SentenceEncoder):
         provenance: dict[str, Any] | None = None,
         readout: Readout | None = None,
         packed: Literal["auto"] | bool = "auto",
+        compiled: str | None = None,
     ) -> None:
         super().__init__()
         if pooling == "cls" and family == "decoder":
@@ -165,6 +166,7 @@ class Encoder(SentenceEncoder):
         self.provenance = provenance or {}
         self.readout = readout
         self.packed = packed
+        self.compiled = compiled
         if packed is True and (reason := self._not_packable()):
             raise EncoderError(f"backbone.packed=true: {reason}; set backbone.packed=auto")
         accepted = inspect.signature(self.plain_body.forward).parameters
@@ -207,6 +209,8 @@ class Encoder(SentenceEncoder):
         config = self.config
         if config.model_type not in PACKABLE or self.family == "decoder":
             return f"'{config.model_type}' is not run so, only encoders of {', '.join(sorted(PACKABLE))}"
+        if self.compiled is not None:
+            return "backbone.compile compiles Transformers' own forward"
         if config._attn_implementation != "sdpa":
             return f"its attention is PyTorch's own, not backbone.attention={config._attn_implementation}"
         return None
@@ -233,8 +237,18 @@ class Encoder(SentenceEncoder):
             arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0) + first_position(self.config)
         if self._takes_cache:
             arguments["use_cache"] = False
-        output = self.body(**arguments, output_hidden_states=with_first)
+        output = self._run_body(**arguments, output_hidden_states=with_first)
         return output.last_hidden_state, output.hidden_states[1] if with_first else None, mask
+
+    def _run_body(self, **arguments: Any) -> Any:
+        if self.compiled is None:
+            return self.body(**arguments)
+        # Not when it is built: a copy (a momentum encoder, a second tower) does not take the compiled code along.
+        if self.training and self.body._compiled_call_impl is None:
+            self.body.compile(mode=self.compiled)
+        # The lengths of an evaluation are all different, each of which would be compiled.
+        with torch.compiler.set_stance("default" if self.training else "force_eager"):
+            return self.body(**arguments)
 
     def forward(self, rows: TokenRows) -> Tensor:
         """Pooled vectors of token rows: (n, d)."""
@@ -251,59 +265,6 @@ class Encoder(SentenceEncoder):
         if self.readout is not None:
             return self.readout(last, mask)
         return POOLING[self.pooling](last, first, mask)
-
-
-def encode_sentences(
-    module: nn.Module,
-    embed: Callable[[TokenRows], Tensor],
-    tokenizer: SentenceTokenizer,
-    sentences: Sequence[str],
-    *,
-    batch_tokens: int,
-    max_length: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Encodes sentences in eval mode, sorted by length, in forwards of about `batch_tokens` padded tokens.
-
-    Args:
-        module: what holds the weights; put into eval mode, and afterwards back as it was.
-        embed: from token rows to vectors, (n, d); a method's `embed`, or an encoder itself.
-        tokenizer: of the encoder.
-        sentences: n sentences. Not truncated unless they exceed the model's own limit (or `max_length`).
-        batch_tokens: padded tokens per forward.
-        max_length: tokens at which a sentence is cut; None: the model's limit.
-        on_progress: called with the number of sentences done after each forward.
-
-    Returns:
-        float32 array, (n, d); (0, 0) for no sentences, of which no module tells its width.
-    """
-    if isinstance(sentences, str):
-        raise TypeError("encode takes a list of sentences; a string would be read as a list of letters")
-    tokens: list[list[int]] = []
-    for start in range(0, len(sentences), _TOKENISE_AT_ONCE):
-        tokens += tokenizer(sentences[start : start + _TOKENISE_AT_ONCE], max_length=max_length)
-    # Longest first: the first forward needs the most memory, so a batch that does not fit fails at once.
-    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]), reverse=True)
-    device = next(module.parameters()).device
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    vectors = np.empty((0, 0), dtype=np.float32)
-    try:
-        with torch.inference_mode():
-            start = 0
-            while start < len(order):
-                chosen = order[start : start + max(1, batch_tokens // len(tokens[order[start]]))]
-                batch = embed(rows_of([tokens[index] for index in chosen]).to(device)).float().cpu().numpy()
-                if start == 0:
-                    vectors = np.empty((len(tokens), batch.shape[1]), dtype=np.float32)
-                vectors[chosen] = batch
-                start += len(chosen)
-                if on_progress is not None:
-                    on_progress(start)
-    finally:
-        for part, training in modes:
-            part.training = training
-    return vectors
 
 
 def build_encoder(backbone: Backbone) -> Encoder:
@@ -336,4 +297,5 @@ def build_encoder(backbone: Backbone) -> Encoder:
         provenance=provenance,
         # Transformers' own forward is what recomputes layers.
         packed=False if backbone.gradient_checkpointing else backbone.packed,
+        compiled=backbone.compile,
     )

@@ -10,7 +10,7 @@ from cse_bench.config.bind import build
 from cse_bench.config.messages import nearest
 from cse_bench.config.schema import Component
 from cse_bench.data.rows import TokenRows
-from cse_bench.encoders.encoder import encode_sentences
+from cse_bench.encoders.encoding import encode_sentences
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.errors import ConfigError
 from cse_bench.evaluation.task import Evaluation, Task, run_tasks

@@ -12,7 +12,8 @@ from itertools import islice
 
 import numpy as np
 
-from cse_bench.encoders.encoder import SentenceEncoder, encode_sentences
+from cse_bench.encoders.encoder import SentenceEncoder
+from cse_bench.encoders.encoding import encode_sentences
 from cse_bench.encoders.tokenization import SentenceTokenizer
 from cse_bench.errors import DataError
 from cse_bench.evaluation.vectors import first_unusable_row

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from cse_bench.data.rows import rows_of
-from cse_bench.encoders.encoder import SentenceEncoder, encode_sentences
+from cse_bench.encoders.encoder import SentenceEncoder
+from cse_bench.encoders.encoding import encode_sentences
 from cse_bench.errors import EncoderError
 from cse_bench.training.precision import autocast
 

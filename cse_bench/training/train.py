@@ -203,6 +203,7 @@ def method_and_data(
         seed=config.seed,
         drop_last=config.data.drop_last,
         num_workers=config.data.num_workers,
+        padding=config.data.padding,
     )
     shared: Shared = {
         "encoder": encoder,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cse_bench.data import token_store as token_stores
 from cse_bench.data.corpora import TextFile
 from cse_bench.data.token_store import TokenStore, token_store
 from cse_bench.encoders.tokenization import SentenceTokenizer, byte_tokenizer
@@ -53,13 +54,13 @@ def test_the_store_holds_what_the_tokenizer_gives(tmp_path, prompt, max_length):
 
 def test_chunks_join(tmp_path):
     """More sentences than are tokenised at once."""
-    sentences = [f"Sentence {index}." for index in range(5000)]
+    sentences = [f"Sentence {index}." for index in range(10_000)]
     seen = []
     store = open_store(tmp_path, corpus=corpus(tmp_path, sentences), on_progress=seen.append)
     assert content(store) == tokenizer()(sentences, max_length=16)
     assert len(seen) > 1
     assert seen == sorted(seen)
-    assert seen[-1] == 5000
+    assert seen[-1] == 10_000
 
 
 def test_rows_in_any_order_and_repeated(tmp_path):
@@ -151,29 +152,93 @@ def test_a_damaged_store_is_one_error(tmp_path, name, damage):
 
 
 def test_an_error_while_building_leaves_nothing_behind(tmp_path):
-    bad = corpus(tmp_path, ["fine"] * 3000 + [""])
-    with pytest.raises(DataError, match=":3001: empty line"):
+    bad = corpus(tmp_path, ["fine"] * 9000 + [""])
+    with pytest.raises(DataError, match="9001: empty line"):
         open_store(tmp_path, corpus=bad)
     assert stores(tmp_path) == []
 
-    def stop(done):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        open_store(tmp_path, on_progress=stop)
-    assert stores(tmp_path) == []
     with pytest.raises(EncoderError):
         open_store(tmp_path, tokenizer=tokenizer("{sentence}" + "x" * 200))
     assert stores(tmp_path) == []
     assert len(open_store(tmp_path)) == 5  # and the lock is free
 
 
-def test_what_a_killed_process_left_is_overwritten(tmp_path):
+class Stop(BaseException):
+    """As an interrupt: no error."""
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """The folder of an unfinished store, of 70 sentences, interrupted after 45 rows of which 40 were recorded."""
+    monkeypatch.setattr(token_stores, "_CHUNK", 5)
+    monkeypatch.setattr(token_stores, "_CHUNKS_BETWEEN_RECORDS", 4)
+    sentences = [f"Sentence {index} is " + "so " * (index % 7) + "long." for index in range(70)]
+
+    def stop(done: int) -> None:
+        if done == 45:
+            raise Stop
+
+    with pytest.raises(Stop):
+        open_store(tmp_path, corpus=corpus(tmp_path, sentences), on_progress=stop)
+    [left] = stores(tmp_path)
+    assert left.startswith(".")
+    return tmp_path / "cache" / "tokens" / left, sentences
+
+
+class Counting(SentenceTokenizer):
+    """Notes what it is asked for."""
+
+    seen: list[str]
+
+    def __call__(self, sentences: list[str], **options: object) -> list[list[int]]:
+        self.seen = [*getattr(self, "seen", []), *sentences]
+        return super().__call__(sentences, **options)
+
+
+def counting() -> Counting:
+    return Counting(tokenizer().tokenizer, prompt=None, max_positions=128)
+
+
+def test_an_interrupted_build_goes_on_where_it_was_recorded(tmp_path, interrupted):
+    _, sentences = interrupted
+    of, progress = counting(), []
+    store = open_store(tmp_path, corpus=corpus(tmp_path, sentences), tokenizer=of, on_progress=progress.append)
+    assert of.seen == sentences[40:]
+    assert progress[0] == 45
+    assert content(store) == tokenizer()(sentences, max_length=16)
+    assert stores(tmp_path) == [store.directory.name]
+    assert sorted(path.name for path in store.directory.iterdir()) == ["offsets.npy", "store.json", "tokens.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("tokens.bin", "shorter"),
+        ("lengths.bin", "gone"),
+        ("unfinished.json", "no json"),
+        ("unfinished.json", "gone"),
+        ("unfinished.json", "of something else"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_made_anew(tmp_path, interrupted, name, damage):
+    left, sentences = interrupted
+    path = left / name
+    match damage:
+        case "shorter":
+            path.write_bytes(path.read_bytes()[:20])
+        case "gone":
+            path.unlink()
+        case _:
+            path.write_text("{" if damage == "no json" else "[1]")
+    of = counting()
+    store = open_store(tmp_path, corpus=corpus(tmp_path, sentences), tokenizer=of)
+    assert of.seen == sentences
+    assert content(store) == tokenizer()(sentences, max_length=16)
+
+
+def test_what_a_finished_store_lost_is_made_again(tmp_path):
     directory = open_store(tmp_path).directory
     (directory / "store.json").unlink()
-    left = directory.with_name(f".{directory.name}.new")
-    left.mkdir()
-    (left / "tokens.bin").write_bytes(b"half")
     store = open_store(tmp_path)
     assert len(store) == 5
     assert stores(tmp_path) == [store.directory.name]

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from cse_bench.data.rows import rows_of
-from cse_bench.encoders.encoder import build_encoder, encode_sentences
+from cse_bench.encoders.encoder import build_encoder
+from cse_bench.encoders.encoding import encode_sentences
 from cse_bench.errors import EncoderError
 
 SENTENCES = [

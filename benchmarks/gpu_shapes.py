@@ -1,8 +1,8 @@
 """Large shapes with random weights on a GPU: time and peak memory of a training step, next to the tokens it reads.
 
-    python -m benchmarks.gpu_shapes decoder                     # CSE-SFP against two passes, Llama-2-7B with LoRA, bf16
+    python -m benchmarks.gpu_shapes decoder    # CSE-SFP against two passes, Llama-2-7B with LoRA, bf16
     python -m benchmarks.gpu_shapes decoder backbone=mistral_7b batch=32 words=8,18,28
-    python -m benchmarks.gpu_shapes encoder                     # SimCSE on bert-base: sentences/s and peak memory
+    python -m benchmarks.gpu_shapes encoder    # SimCSE on bert-base: what each option is worth
     python -m benchmarks.gpu_shapes decoder device=cpu backbone=tiny_llama batch=8 steps=3    # that the script runs
 
 Weights are drawn in the shape of the backbone's entry, so nothing is downloaded. Rows are of random tokens, as long as
@@ -12,6 +12,9 @@ those of sentences of so many tokens (`words`) in the prompts of the recipes, co
 raw sentence (two rows each, dropout in the adapters alone). Same body, adapters, dtype and kernel, no gradient
 checkpointing; interleaved, device synchronised, median of the steps after warm-up. Peak memory is
 `torch.cuda.max_memory_allocated`: whole, and above what lies there before the step.
+
+`encoder` measures SimCSE with every option that is off, or on only where it was measured: packed rows, `torch.compile`,
+CUDA graphs (both with rows of constant length) and flash attention. Rows are as long as Wikipedia's, cut at `words`.
 """
 
 import copy
@@ -20,8 +23,11 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from torch.nn import functional
+from transformers.utils import is_flash_attn_2_available
 
 from cse_bench.config.bind import build
 from cse_bench.config.location import conf_directory
@@ -82,7 +88,12 @@ def _decoder(options: dict[str, str]) -> None:
     variants["CSE-SFP"][0].distance = SECOND_STAGE  # type: ignore[assignment]  # with the tokenizer it stands for
     for words in map(int, options["words"].split(",")):
         found = _interleaved(
-            {name: (method, words + prompt) for name, (method, prompt) in variants.items()}, single, options
+            {
+                name: (method, _rows([words + prompt] * int(options["batch"]), options["device"]))
+                for name, (method, prompt) in variants.items()
+            },
+            single,
+            options,
         )
         print(f"  sentences of {words} tokens")
         for name, one in found.items():
@@ -93,13 +104,32 @@ def _decoder(options: dict[str, str]) -> None:
 
 
 def _encoder(options: dict[str, str]) -> None:
-    config = _config(options, "method=simcse")
-    torch.manual_seed(0)
-    method = _method(config, build_encoder(config.backbone).to(options["device"]))
-    for words in map(int, options["words"].split(",")):
-        (one,) = _interleaved({"SimCSE": (method, words)}, config, options).values()
-        _show(f"SimCSE, rows of {words} tokens", one)
-        print(f"    {int(options['batch']) / statistics.median(one.seconds):.0f} sentences/s")
+    length = int(options["words"])
+    drawn = np.random.default_rng(0).normal(27, 11, size=int(options["batch"]))
+    longest = _rows([length] * len(drawn), options["device"])
+    ragged = _rows(np.clip(drawn, 4, length).astype(int).tolist(), options["device"])
+    constant = replace(ragged, ids=functional.pad(ragged.ids, (0, length - ragged.ids.shape[1])))
+    variants = {}
+    for name, (rows, *overrides) in {
+        "padded": (ragged, "backbone.packed=false"),
+        "padded, no row shorter": (longest, "backbone.packed=false"),
+        "packed": (ragged, "backbone.packed=true"),
+        "torch.compile": (constant, "backbone.compile=default"),
+        "CUDA graphs": (constant, "backbone.compile=reduce-overhead"),
+        "flash attention": (ragged, "backbone.attention=flash_attention_2"),
+    }.items():
+        if "flash" in name and not is_flash_attn_2_available():
+            print(f"    {name:30s} not measured: flash-attn is not installed, or there is no GPU for it")
+            continue
+        config = _config(options, "method=simcse", *overrides)
+        torch.manual_seed(0)
+        encoder = build_encoder(config.backbone).to(options["device"])
+        variants[name] = (_method(config, encoder), rows)
+    found = _interleaved(variants, config, options)
+    for name, one in found.items():
+        _show(name, one)
+        ratio = statistics.median(a / b for a, b in zip(found["padded"].seconds, one.seconds, strict=True))
+        print(f"      {len(drawn) / statistics.median(one.seconds):.0f} sentences/s, {ratio:.2f} times padded")
 
 
 def _config(options: dict[str, str], *overrides: str) -> RunConfig:
@@ -124,26 +154,25 @@ def _method(config: RunConfig, encoder: torch.nn.Module) -> ContrastiveMethod:
 
 
 def _interleaved(
-    variants: dict[str, tuple[ContrastiveMethod, int]], config: RunConfig, options: dict[str, str]
+    variants: dict[str, tuple[ContrastiveMethod, TokenRows]], config: RunConfig, options: dict[str, str]
 ) -> dict[str, Measured]:
     """Every round takes one step of each variant."""
     # One for all, as they share what is trained: the memory beside a step is that of one run.
     trained = {id(p): p for method, _ in variants.values() for p in method.parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-5, fused=True)
-    rows = {name: _rows(int(options["batch"]), length, options["device"]) for name, (_, length) in variants.items()}
-    found = {name: Measured([], method.views(rows[name]).ids.numel()) for name, (method, _) in variants.items()}
+    found = {name: Measured([], int(method.views(rows).lengths.sum())) for name, (method, rows) in variants.items()}
     for round_ in range(WARM_UP + int(options["steps"])):
-        for name, (method, _) in variants.items():
-            seconds, before, peak = _step(method, optimizer, rows[name], config, options["device"])
+        for name, (method, rows) in variants.items():
+            seconds, before, peak = _step(method, optimizer, rows, config, options["device"])
             if round_ >= WARM_UP:
                 found[name].seconds.append(seconds)
                 found[name].before, found[name].peak = before, max(found[name].peak, peak)
     return found
 
 
-def _rows(batch: int, length: int, device: str) -> TokenRows:
+def _rows(lengths: list[int], device: str) -> TokenRows:
     draw = torch.Generator().manual_seed(0)
-    rows = rows_of(torch.randint(4, 250, (batch, length), generator=draw).tolist())
+    rows = rows_of([torch.randint(4, 250, (length,), generator=draw).tolist() for length in lengths])
     return replace(rows, ids=rows.ids.to(device))
 
 

@@ -45,6 +45,8 @@ def _settings(run: RunConfig) -> Iterator[Problem]:
             f"with trainer.strategy=fsdp all ranks must forward equally often: set data.drop_last=true and a "
             f"data.global_batch_size that {ranks} divides, or data.gradient_cache_rows=null",
         )
+    if run.backbone.compile is not None:
+        yield Problem("backbone.compile", "was never tried with fsdp; set it to null")
     if run.backbone.packed is True:
         yield Problem("backbone.packed", "calls parts of layers, which fsdp gathers as a whole; set it to auto")
     if isinstance(run.backbone.adapter, QLoraAdapter):

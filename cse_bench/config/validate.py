@@ -207,6 +207,13 @@ def _combination_problems(run: RunConfig, *, here: bool) -> Iterator[Problem]:
             "backbone.dtype=float32 (precision=bf16-mixed still computes in bfloat16), or adapter=lora, which trains "
             "float32 adapters on them",
         )
+    is_constant = run.data.padding == "max_length" and not run.data.split_rows_by_length
+    if method.trains and run.backbone.compile not in (None, "default") and not is_constant:
+        yield Problem(
+            "backbone.compile",
+            f"{run.backbone.compile} records CUDA graphs, one for every shape; set data.padding=max_length and "
+            "data.split_rows_by_length=false, or backbone.compile=default",
+        )
     if trainer.get("accelerator") == "cpu" and run.precision == "16-mixed":
         yield Problem("precision", "16-mixed needs a GPU; use bf16-mixed, 32-true or auto")
     if trainer.get("accelerator") == "gpu" and run.precision == "bf16-mixed" and here and not has_bfloat16("cuda"):

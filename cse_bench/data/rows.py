@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -92,9 +94,14 @@ def stacked(views: Sequence[TokenRows]) -> TokenRows:
 
 def rows_of(token_lists: list[list[int]]) -> TokenRows:
     """Token lists as rows of one view; sentence i is row i."""
-    lengths = torch.tensor([len(tokens) for tokens in token_lists], dtype=torch.long)
-    ids = torch.zeros(len(token_lists), int(lengths.max()), dtype=torch.long)
-    for row, tokens in enumerate(token_lists):
-        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
     count = len(token_lists)
-    return TokenRows(ids=ids, lengths=lengths, sentence=torch.arange(count), view=torch.zeros(count, dtype=torch.long))
+    lengths = np.fromiter(map(len, token_lists), dtype=np.int64, count=count)
+    ids = np.zeros((count, int(lengths.max())), dtype=np.int64)
+    places = np.arange(ids.shape[1]) < lengths[:, None]
+    ids[places] = np.fromiter(chain.from_iterable(token_lists), dtype=np.int64, count=int(lengths.sum()))
+    return TokenRows(
+        ids=torch.from_numpy(ids),
+        lengths=torch.from_numpy(lengths),
+        sentence=torch.arange(count),
+        view=torch.zeros(count, dtype=torch.long),
+    )

@@ -17,6 +17,7 @@ years, STS-B would shrink to 371 rows (27 %). Rule 3 also removes repetitions wi
 several translation systems gave the same sentence). Pairs that share only one sentence with STS-B dev stay.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -24,6 +25,8 @@ from enum import Enum
 from cse_bench.errors import DataError
 
 PairKey = tuple[str, str]
+
+_OTHERS = re.compile(r"[\W_]+")  # what is neither a letter nor a digit
 
 
 class Copy(Enum):
@@ -105,7 +108,7 @@ def assert_counts(decided: Mapping[str, Sequence[Copy]]) -> None:
 
 
 def _letters_and_digits(sentence: str) -> str:
-    return "".join(character for character in sentence.lower() if character.isalnum())
+    return _OTHERS.sub("", sentence.lower())
 
 
 def _words(counts: Mapping[Copy, int]) -> str:

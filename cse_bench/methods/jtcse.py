@@ -117,6 +117,12 @@ class JTCSE(ContrastiveMethod):
                 "a crossed layer computed again in the backward would not see the other tower's values; set it to "
                 "false, data.gradient_cache_rows=32 to save memory, or method.cross_mode=off",
             )
+        if config.backbone.compile is not None and config.method.arguments().get("cross_mode") != "off":
+            yield Problem(
+                "backbone.compile",
+                "the layers of crossed towers are called one by one, past what is compiled; set it to null, or "
+                "method.cross_mode=off",
+            )
         yield from _architecture_problems(config)
         towers = _towers(config)
         for name, tower in towers.items():

@@ -42,6 +42,18 @@ def test_a_batch_is_rows_of_the_store(store):
         assert content(rows) == content(store.rows(rows.sentence.numpy()))
 
 
+def test_rows_of_constant_length(store):
+    longest, constant = data(store), data(store, padding="max_length")
+    widths = [[rows.ids.shape[1] for rows in module.train_dataloader()] for module in (longest, constant)]
+    assert widths[1] == [store.longest] * 3
+    assert min(widths[0]) < store.longest == max(widths[0])
+    for padded, rows in zip(constant.train_dataloader(), longest.train_dataloader(), strict=True):
+        width = rows.ids.shape[1]
+        assert torch.equal(padded.ids[:, :width], rows.ids)
+        assert (padded.ids[:, width:] == 0).all()
+        assert torch.equal(padded.lengths, rows.lengths)
+
+
 def test_ranks_share_a_batch(store):
     alone = [rows.sentence.tolist() for rows in data(store).train_dataloader()]
     ranks = [

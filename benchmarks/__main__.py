@@ -11,6 +11,7 @@ from benchmarks import (
     startup,
     token_store,
     training_speed,
+    whole_run,
 )
 
 
@@ -19,10 +20,12 @@ def main() -> None:
     for benchmark in (collect_runs, length_split, memory_plan, idle_sweep, startup, token_store, training_speed):
         print(f"\n{benchmark.__name__}")
         benchmark.main()
-    if os.environ.get("CSE_BENCH_DATA"):  # the STS files
-        evaluation_speed.main()
-    else:
-        print("\nbenchmarks.evaluation_speed needs the STS files: set CSE_BENCH_DATA")
+    for benchmark in (evaluation_speed, whole_run):
+        if os.environ.get("CSE_BENCH_DATA"):  # the STS files
+            print(f"\n{benchmark.__name__}")
+            benchmark.main()
+        else:
+            print(f"\n{benchmark.__name__} needs the STS files: set CSE_BENCH_DATA")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import first_position
 from cse_bench.encoders.dropout import dropout
 
+# Kernels are prepared per shape (oneDNN compiles and caches those of bfloat16): where there are many tokens, their
+# number is made a multiple of this by empty ones, which nothing reads.
+_TOKEN_STEP = 64
+_MANY_TOKENS = 8 * _TOKEN_STEP
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -36,12 +41,14 @@ class Packing:
         firsts: the first token of each sentence, (n,).
         mask: which places of the rows hold a token, (n, l); None: all do.
         places: the place of every token in the rows, flattened, (t,); None: its own.
+        empty: tokens behind all others that belong to no sentence.
     """
 
     shape: tuple[int, int]
     firsts: Tensor
     mask: Tensor | None
     places: Tensor | None
+    empty: int = 0
 
     @classmethod
     def of(cls, rows: TokenRows) -> "Packing":
@@ -52,13 +59,14 @@ class Packing:
         mask = torch.arange(width) < rows.lengths.unsqueeze(1)
         firsts = rows.lengths.cumsum(0) - rows.lengths
         places = mask.flatten().nonzero().flatten()
-        on_device = (tensor.to(device, non_blocking=True) for tensor in (firsts, mask, places))
-        return cls((sentences, width), *on_device)
+        empty = -len(places) % _TOKEN_STEP if len(places) >= _MANY_TOKENS else 0
+        firsts, mask, places = (tensor.to(device, non_blocking=True) for tensor in (firsts, mask, places))
+        return cls((sentences, width), firsts, mask, places, empty)
 
     def pack(self, rows: Tensor) -> Tensor:
         """(n, l, ...) -> (t, ...)."""
         flat = rows.flatten(0, 1)
-        return flat if self.places is None else _Taken.apply(flat, self.places)
+        return flat if self.places is None else _Taken.apply(flat, self.places, self.empty)
 
     def unpack(self, tokens: Tensor) -> Tensor:
         """(t, ...) -> (n, l, ...), zero where there is no token."""
@@ -71,31 +79,38 @@ class _Taken(torch.autograd.Function):
     """Indexing where no place is taken twice: the backward copies, PyTorch's own would add row by row."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, places: Tensor) -> Tensor:
+    def forward(ctx: Any, flat: Tensor, places: Tensor, empty: int) -> Tensor:
         ctx.save_for_backward(places)
-        ctx.size = len(flat)
-        return flat.index_select(0, places)
+        ctx.size, ctx.empty = len(flat), empty
+        return _taken(flat, places, empty)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        return _placed(gradients[0], places, ctx.size), None
+        return _placed(gradients[0], places, ctx.size), None, None
 
 
 class _Placed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, places: Tensor, size: int) -> Tensor:
         ctx.save_for_backward(places)
+        ctx.empty = len(tokens) - len(places)
         return _placed(tokens, places, size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        return gradients[0].index_select(0, places), None, None
+        return _taken(gradients[0], places, ctx.empty), None, None
+
+
+def _taken(flat: Tensor, places: Tensor, empty: int) -> Tensor:
+    taken = flat.index_select(0, places)
+    return taken if not empty else functional.pad(taken, (0, 0) * (flat.ndim - 1) + (0, empty))
 
 
 def _placed(tokens: Tensor, places: Tensor, size: int) -> Tensor:
-    return tokens.new_zeros((size, *tokens.shape[1:])).index_copy_(0, places, tokens)
+    rows = tokens.new_zeros((size, *tokens.shape[1:]))
+    return rows.index_copy_(0, places, tokens[: len(places)])
 
 
 def packed_states(

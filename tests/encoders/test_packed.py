@@ -16,7 +16,7 @@ from cse_bench.errors import EncoderError
 from tests.tiny import token_rows
 
 KINDS = sorted(PACKABLE)
-LENGTHS = {"padded": [9, 4, 12, 2, 12], "full": [7, 7, 7]}
+LENGTHS = {"padded": [9, 4, 12, 2, 12], "full": [7, 7, 7], "many tokens": [60] * 8 + [31, 45]}
 SIZES = {
     "bert": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64},
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64},
@@ -90,15 +90,19 @@ def test_gradients_are_those_of_transformers(encoder, kind: str, lengths: list[i
         assert torch.allclose(ours[name], gradient, rtol=0, atol=1e-12 * largest), name
 
 
-@pytest.mark.parametrize("lengths", [[3, 5, 2], [4, 4]])
-def test_packing_has_gradients_of_its_own(lengths: list[int]) -> None:
+@pytest.mark.parametrize(("lengths", "many", "empty"), [([3, 5, 2], 512, 0), ([4, 4], 8, 0), ([3, 5, 2], 8, 54)])
+def test_packing_has_gradients_of_its_own(monkeypatch, lengths: list[int], many: int, empty: int) -> None:
+    monkeypatch.setattr(packed, "_MANY_TOKENS", many)
     packing = Packing.of(token_rows(lengths))
-    tokens = torch.randn(sum(lengths), 2, dtype=torch.float64, requires_grad=True)
+    assert packing.empty == empty
+    tokens = torch.randn(sum(lengths) + empty, 2, dtype=torch.float64, requires_grad=True)
     rows = torch.randn(len(lengths), max(lengths), 2, dtype=torch.float64, requires_grad=True)
     for function, given in ((packing.unpack, tokens), (packing.pack, rows)):
         assert torch.autograd.gradcheck(function, (given,))
         assert torch.autograd.gradgradcheck(function, (given,))
-    assert torch.equal(packing.pack(packing.unpack(tokens)), tokens)
+    there_and_back = packing.pack(packing.unpack(tokens))
+    assert torch.equal(there_and_back[: sum(lengths)], tokens[: sum(lengths)])
+    assert (there_and_back[sum(lengths) :] == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

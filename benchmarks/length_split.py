@@ -1,8 +1,9 @@
-"""The training step with rows forwarded in length-sorted pieces, against the same step as one padded block.
+"""The training step with rows padded, in length-sorted pieces, and packed.
 
     python -m benchmarks.length_split
 
-Interleaved: each round does a few steps of each variant, on the same batches; the ratio is taken per round.
+Interleaved: each round does a few steps of each variant, on the same batches; ratios to one padded block are taken
+within a round.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from cse_bench.training.precision import autocast
 from cse_bench.training.train import quiet_lightning
 
 ROUNDS, STEPS = 8, 5
+VARIANTS = {"one padded block": (False, False), "padded pieces": (False, True), "packed": (True, True)}
 
 
 def main() -> None:
@@ -39,19 +41,18 @@ def main() -> None:
     method.train()
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-5, fused=True)
     for precision in ("32-true", "bf16-mixed"):
-        rates: dict[bool, list[float]] = {True: [], False: []}
-        for split in (True, False):
-            _steps(method, optimizer, batches[:STEPS], split=split, precision=precision)  # warm-up
+        rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        for name in VARIANTS:
+            _steps(method, optimizer, batches[:STEPS], variant=name, precision=precision)  # warm-up
         for start in range(0, len(batches), STEPS):
-            for split in (True, False):
+            for name in VARIANTS:
                 part = batches[start : start + STEPS]
-                rates[split].append(_steps(method, optimizer, part, split=split, precision=precision))
-        ratios = [pieces / block for pieces, block in zip(rates[True], rates[False], strict=True)]
-        medians = (
-            f"pieces {statistics.median(rates[True]):.0f} sentences/s, one block {statistics.median(rates[False]):.0f}"
-        )
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"  {precision:10s} {medians}, ratio {statistics.median(ratios):.2f} (rounds: {spread})")
+                rates[name].append(_steps(method, optimizer, part, variant=name, precision=precision))
+        for name, found in rates.items():
+            ratios = [one / block for one, block in zip(found, rates["one padded block"], strict=True)]
+            spread = f"rounds: {min(ratios):.2f} to {max(ratios):.2f}"
+            rate = f"{statistics.median(found):.0f} sentences/s"
+            print(f"  {precision:10s} {name:17s} {rate}, ratio {statistics.median(ratios):.2f} ({spread})")
 
 
 def _steps(
@@ -59,11 +60,11 @@ def _steps(
     optimizer: torch.optim.Optimizer,
     batches: list[TokenRows],
     *,
-    split: bool,
+    variant: str,
     precision: str,
 ) -> float:
     """Sentences per second over some training steps."""
-    method.split_rows_by_length = split
+    method.encoder.packed, method.split_rows_by_length = VARIANTS[variant]
     started = time.perf_counter()
     for batch in batches:
         with autocast(precision, "cpu"):

@@ -9,14 +9,14 @@ scale 20 and gradient clipping at 1; the loop includes reading the data, the ste
 first 10 are warm-up). There the text stands in both columns and is tokenised in every step, as its documentation
 shows SimCSE. Interleaved: every round does each variant once; ratios are taken within a round. "Its defaults" are
 float32 and no limit of length but the model's own (run in the first round only, for it takes longest); ours are
-bfloat16 where the hardware has it, and 32 tokens.
+bfloat16 where the hardware has it, and 32 tokens. SimCSE's head is left out here, which there is none of there.
 
 DistilBERT is of that shape with random weights: 66 M parameters, which neither trainer cares about.
 
 The utilisation is useful arithmetic, that of forward and backward over real tokens (6 FLOPs per token and weight of
 the layers, and the attention scores), over time, as a part of the fastest square matrix product measured in the same
-process. It is told of the whole model, as it is usually counted, and of what is computed here, where the last layer is
-run for the first tokens only.
+process. It is told of what is computed, the last layer for the first tokens only, and of the whole model, as it is
+usually counted, which contains what is saved.
 """
 
 import contextlib
@@ -85,19 +85,18 @@ def _compare(model: str, folder: Path, *, rounds: int, steps: int) -> None:
         ("fp32", "fp32", "equal precision, fp32"),
         ("bf16", "bf16", "equal precision, bf16"),
         ("bf16", "fp32", "our default precision against its default precision"),
-        ("bf16", WHOLE, "our defaults against its defaults"),
+        ("bf16", WHOLE, "our defaults of precision and length against its defaults"),
     ):
         pairs = zip(rates["cse_bench", ours], rates["sentence-transformers", theirs], strict=False)
         ratios = [one / other for one, other in pairs]
-        print(f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}): {words}")
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "one round"
+        print(f"  ratio {statistics.median(ratios):.2f} ({spread}): {words}")
     flops, computed = _useful_flops(directory, sentences)
     for short, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         peak, rate = _peak_flops(dtype), statistics.median(rates["cse_bench", short])
-        share = f"{100 * rate * flops / peak:.0f} % of {peak / 1e9:.0f}"
-        print(
-            f"  useful FLOPs {short}: {rate * flops / 1e9:.0f} GFLOP/s, {share}; "
-            f"computed {100 * rate * computed / peak:.0f} %"
-        )
+        share = f"{100 * rate * computed / peak:.0f} % of {peak / 1e9:.0f}"
+        whole = f"{100 * rate * flops / peak:.0f} %"
+        print(f"  useful FLOPs {short}: {rate * computed / 1e9:.0f} GFLOP/s, {share}; of the whole model {whole}")
 
 
 class _Clock(Logger):

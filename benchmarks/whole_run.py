@@ -4,8 +4,8 @@
 
 SimCSE in batches of 64 in float32, the dev score every 125 steps, the seven tasks at the end. At every evaluation the
 same weights are also scored the official way (`benchmarks.senteval_way`), so that scores can be compared and both be
-timed; neither counts as training. Interleaved: every round also trains with padded rows, as Transformers forwards them.
-The first ten steps of a training are warm-up and are left out of its rate.
+timed; neither counts as training. Interleaved: every round also trains with padded rows, as Transformers forwards them,
+for at most 100 steps, from whose rate its time is told. The first ten steps of a training are warm-up and are left out.
 """
 
 import os

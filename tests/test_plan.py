@@ -281,6 +281,14 @@ def test_a_gpu_keeps_less_than_the_cpu() -> None:
     assert gpu.memory.activations == pytest.approx(by_hand, rel=0.05)
 
 
+def test_packed_rows_on_a_gpu_keep_less_than_padded_ones() -> None:
+    """Of the last layer one token a row; no attention probabilities, as a GPU keeps none."""
+    common = ("backbone=bert_base", "trainer=gpu", "precision=bf16-mixed", "data.max_length=256")
+    packed, padded = (planned(*common, f"backbone.packed={value}").memory.activations for value in ("true", "false"))
+    assert 0.8 < packed / padded < 0.95
+    assert planned(*common).memory.activations == padded  # auto
+
+
 @pytest.mark.parametrize("precision,factor", [("32-true", 1), ("bf16-mixed", 0.5)])
 def test_autocast_keeps_attention_in_half_the_bytes(precision: str, factor: float) -> None:
     kernel = ["backbone=tiny_bert", "trainer=gpu", f"precision={precision}"]

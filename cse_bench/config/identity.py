@@ -21,7 +21,7 @@ _NOT_IDENTITY = ("paths", "logger", "study", "dry_run", "overwrite", "checkpoint
 # Without training nothing depends on how others are trained; the sentences that are read are in their fingerprint.
 _ONLY_TRAINING = ("data", "optimizer", "trainer", "precision")
 _ONLY_TRAINING_IN_EVALUATION = ("eval_every_steps", "eval_last_step", "selection_metric")
-_NOT_IDENTITY_IN_DATA = ("num_workers", "path", "padding")
+_NOT_IDENTITY_IN_DATA = ("num_workers", "path")
 _NOT_IDENTITY_IN_TRAINER = ("enable_progress_bar", "log_every_n_steps", "enable_model_summary")
 _NOT_IDENTITY_IN_EVALUATION = ("baseline", "batch_tokens")
 # What is read of a folder with an encoder; a README or a copy of the weights in another format decides nothing.
@@ -149,8 +149,13 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
             component.pop(key, None)
     if not backbone.get("gradient_checkpointing"):
         backbone.pop("gradient_checkpointing", None)  # runs from before the key was there are found again
-    for key in ("packed", "compile"):
-        backbone.pop(key, None)  # the same vectors, sooner
+    for part, key, default in (
+        (backbone, "packed", "auto"),
+        (backbone, "compile", None),
+        (data, "padding", "longest"),
+    ):
+        if part.get(key) == default:  # as above; other values draw other dropout masks
+            part.pop(key, None)
     if backbone.get("source") != "random":
         backbone.pop("architecture", None)  # describes the weights that are loaded; only `random` is built from it
     if not trains:
@@ -159,7 +164,8 @@ def deciding(config: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
         for key in _ONLY_TRAINING_IN_EVALUATION:
             evaluation.pop(key, None)
         backbone.pop("dropout", None)
-        backbone.pop("gradient_checkpointing", None)
+        for key in ("gradient_checkpointing", "packed", "compile"):
+            backbone.pop(key, None)
         if (backbone.get("adapter") or {}).get("type") == "lora":
             backbone["adapter"] = None  # low-rank updates start at zero
         if backbone.get("source") != "random":

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,12 @@ def _build(
     dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
     try:
         with _UnfinishedStore(unfinished, dtype) as store:
-            lines = islice(corpus.lines(), store.rows, None)
+            lines = corpus.lines()
+            if not store.holds(islice(lines, store.rows)):
+                store.clear()
+                lines = corpus.lines()
             for number, chunk in enumerate(_chunks(lines), start=1):
-                store.append(tokenizer(chunk, max_length=max_length, training=True))
+                store.append(tokenizer(chunk, max_length=max_length, training=True), chunk)
                 if number % _CHUNKS_BETWEEN_RECORDS == 0:
                     store.record()
                 if on_progress is not None:
@@ -176,21 +179,39 @@ class _UnfinishedStore:
     def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
         self._folder, self._dtype = folder, dtype
         self._record = folder / "unfinished.json"
-        self.rows, self._num_tokens = self._recorded()
+        self._text = hashlib.sha256()
+        self.rows, self._num_tokens, self._recorded_text = self._recorded()
 
-    def _recorded(self) -> tuple[int, int]:
-        """Rows and tokens that are whole on the disk."""
+    def _recorded(self) -> tuple[int, int, str]:
+        """Rows and tokens that are whole on the disk, and the hash of their text; no rows: nothing to go on with."""
         try:
             found = json.loads(self._record.read_text())
-            rows, tokens = int(found["num_rows"]), int(found["num_tokens"])
+            rows, tokens, text = int(found["num_rows"]), int(found["num_tokens"]), str(found["text_sha256"])
             for name, size in (("tokens.bin", tokens * self._dtype.itemsize), ("lengths.bin", rows * _LENGTH.itemsize)):
                 if (self._folder / name).stat().st_size < size:
                     raise ValueError(name)
                 os.truncate(self._folder / name, size)
         except (OSError, ValueError, KeyError, TypeError):
             shutil.rmtree(self._folder, ignore_errors=True)
-            return 0, 0
-        return rows, tokens
+            return 0, 0, self._text.hexdigest()
+        return rows, tokens, text
+
+    def holds(self, lines: Iterable[str]) -> bool:
+        """Whether the recorded rows are of these lines: a corpus may have been exchanged while it was read."""
+        self._read(lines)
+        return self._text.hexdigest() == self._recorded_text
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._text.update(line.encode() + b"\n")
+
+    def clear(self) -> None:
+        """Forgets what was recorded."""
+        self._record.unlink()
+        for file in (self._tokens, self._lengths):
+            file.truncate(0)
+        self._text = hashlib.sha256()
+        self.rows = self._num_tokens = 0
 
     def __enter__(self) -> "_UnfinishedStore":
         self._folder.mkdir(exist_ok=True)
@@ -202,8 +223,9 @@ class _UnfinishedStore:
         self._tokens.close()
         self._lengths.close()
 
-    def append(self, rows: list[list[int]]) -> None:
-        """Adds token rows."""
+    def append(self, rows: list[list[int]], lines: list[str]) -> None:
+        """Adds the token rows of lines."""
+        self._read(lines)
         lengths = np.fromiter((len(row) for row in rows), dtype=_LENGTH, count=len(rows))
         self._lengths.write(lengths.tobytes())
         self._tokens.write(np.fromiter(chain.from_iterable(rows), dtype=self._dtype, count=lengths.sum()).tobytes())
@@ -216,7 +238,7 @@ class _UnfinishedStore:
             file.flush()
             os.fsync(file.fileno())
         new = self._record.with_suffix(".new")
-        new.write_text(json.dumps(self._counts()))
+        new.write_text(json.dumps({**self._counts(), "text_sha256": self._text.hexdigest()}))
         os.replace(new, self._record)
 
     def describe(self, made_from: dict[str, Any]) -> None:

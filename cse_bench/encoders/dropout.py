@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cse_bench.training.gpu_kernels import runs_on_cpu
+
 _STEPS = 1 << 16
 
 
@@ -11,11 +13,11 @@ def dropout(states: Tensor, module: nn.Dropout) -> Tensor:
     """What the module does. On a CPU a mask takes 16 random bits a number, where PyTorch's takes a floating-point draw.
 
     So the probability is rounded to a multiple of 2^-16 (0.1 becomes 0.100006), and the numbers kept are divided by
-    what it then is: the expectation is exact.
+    one less what it then is: the expectation is exact up to the rounding of the dtype.
     """
     if not module.training or module.p == 0:
         return states
-    if states.device.type != "cpu":
+    if not runs_on_cpu(states):
         return functional.dropout(states, module.p)
     dropped = round(module.p * _STEPS)
     count = states.numel()

@@ -209,6 +209,8 @@ class Encoder(SentenceEncoder):
         config = self.config
         if config.model_type not in PACKABLE or self.family == "decoder":
             return f"'{config.model_type}' is not run so, only encoders of {', '.join(sorted(PACKABLE))}"
+        if not type(self.plain_body).__module__.startswith("transformers.models."):
+            return "the model comes with code of its own, which alone knows its forward"
         if self.compiled is not None:
             return "backbone.compile compiles Transformers' own forward"
         if config._attn_implementation != "sdpa":

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.architecture import first_position
 from cse_bench.encoders.dropout import dropout
+from cse_bench.training.gpu_kernels import runs_on_cpu
 
 # Kernels are prepared per shape (oneDNN compiles and caches those of bfloat16): where there are many tokens, their
 # number is made a multiple of this by empty ones, which nothing reads.
@@ -192,7 +193,7 @@ def _attention(
     )
     mask = None if packing.mask is None else packing.mask[:, None, None, :]
     probability = module.dropout.p if module.dropout.training else 0.0
-    if probability > 0 and q.device.type == "cpu":
+    if probability > 0 and runs_on_cpu(q):
         scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)

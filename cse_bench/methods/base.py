@@ -28,8 +28,10 @@ from cse_bench.training.gather import gather, objects_of_ranks
 Representations = dict[str, Tensor]
 """Per-row tensors by name, each (v, b, ...): what `represent` gives, joined over pieces and ranks."""
 
-# One more forward and backward is worth about this many tokens (measured on two CPU cores, BERT-tiny and DistilBERT).
+# One more forward and backward is worth about this many tokens (measured on two CPU cores, BERT-tiny and DistilBERT);
+# of packed rows, whose padding costs in the attention only, this many times as many.
 _PIECE_OVERHEAD_TOKENS = 1024
+_PACKED_OVERHEAD = 4
 # Enough rows that even a dropout of 0.001 hits some of their numbers.
 _PROBED_SENTENCES = 64
 
@@ -53,7 +55,7 @@ class ContrastiveMethod(Method, ABC):
         encoder: the shared encoder.
         optimizer: AdamW and its schedule.
         seed: of what the method draws beside weights and dropout masks, see `generator`.
-        split_rows_by_length: forward length-sorted pieces instead of one padded block, where rows are padded at all.
+        split_rows_by_length: forward length-sorted pieces instead of one block.
         gradient_cache_rows: forward at most so many rows at a time and compute them again in the backward, so that the
             memory of a step does not grow with the batch (Gao et al. 2021, "Scaling deep contrastive learning batch
             size under memory limited setup", arXiv 2101.06983); None: keep everything for the backward.
@@ -162,12 +164,13 @@ class ContrastiveMethod(Method, ABC):
         Every forward of training goes through here: what it costs is counted.
         """
         most = self.gradient_cache_rows
-        if most is None and (self.packs(rows) or not self.split_rows_by_length):
-            return self._counted(rows, function)
         if self.split_rows_by_length:
-            pieces = length_pieces(rows.lengths, overhead_tokens=_PIECE_OVERHEAD_TOKENS, max_rows=most)
+            overhead = _PIECE_OVERHEAD_TOKENS * (_PACKED_OVERHEAD if self.packs(rows) else 1)
+            pieces = length_pieces(rows.lengths, overhead_tokens=overhead, max_rows=most)
         else:
             pieces = pieces_in_order(len(rows), rows.ids.shape[1], max_rows=most or len(rows))
+        if len(pieces) == 1 and pieces[0].length == rows.ids.shape[1]:
+            return self._counted(rows, function)
         parts = [self._counted(rows.take(piece.rows, length=piece.length), function) for piece in pieces]
         order = torch.cat([piece.rows for piece in pieces]).argsort().to(rows.ids.device)
         return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}

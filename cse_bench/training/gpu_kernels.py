@@ -43,6 +43,11 @@ class GpuKernels(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def runs_on_cpu(tensor: Tensor) -> bool:
+    """Whether a CPU computes with it: what lies there, unless a plan is made for a GPU."""
+    return tensor.device.type == "cpu" and not GpuKernels.active
+
+
 def same_kernels() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """For `context_fn` of `torch.utils.checkpoint`: a backward is outside of the modes of its forward."""
     return nullcontext(), GpuKernels() if GpuKernels.active else nullcontext()

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,30 @@ def test_what_cannot_be_gone_on_with_is_made_anew(tmp_path, interrupted, name, d
             path.write_text("{" if damage == "no json" else "[1]")
     of = counting()
     store = open_store(tmp_path, corpus=corpus(tmp_path, sentences), tokenizer=of)
+    assert of.seen == sentences
+    assert content(store) == tokenizer()(sentences, max_length=16)
+
+
+def test_rows_of_a_corpus_that_was_exchanged_while_it_was_read_are_not_kept(tmp_path, interrupted):
+    """The other file is there while the first part is read, and the right one again when it is gone on with."""
+    left, sentences = interrupted
+    others = [sentence.replace("long", "wide") for sentence in sentences]
+    shutil.rmtree(left)
+
+    class Exchanged(TextFile):
+        def lines(self):
+            return iter(others)
+
+    def stop(done: int) -> None:
+        if done == 45:
+            raise Stop
+
+    path = corpus(tmp_path, sentences).path
+    with pytest.raises(Stop):
+        open_store(tmp_path, corpus=Exchanged(path=str(path)), on_progress=stop)
+    assert stores(tmp_path) == [left.name]
+    of = counting()
+    store = open_store(tmp_path, corpus=TextFile(path=str(path)), tokenizer=of)
     assert of.seen == sentences
     assert content(store) == tokenizer()(sentences, max_length=16)
 

@@ -99,8 +99,8 @@ def steps_of_rank(
     mine = torch.arange(start, start + setting.sizes[rank])
     forwards: list[None] = []
     method.encoder.plain_body.get_input_embeddings().register_forward_pre_hook(lambda *_: forwards.append(None))
-    right, overhead = base.gather, base._PIECE_OVERHEAD_TOKENS
-    base.gather, base._PIECE_OVERHEAD_TOKENS = gather or right, 64
+    right, overhead = base.gather, (base._PIECE_OVERHEAD_TOKENS, base._PACKED_OVERHEAD)
+    base.gather, base._PIECE_OVERHEAD_TOKENS, base._PACKED_OVERHEAD = gather or right, 64, 1
     losses = []
     try:
         model = DistributedDataParallel(LossOnly(method), find_unused_parameters=gather is not None)
@@ -114,7 +114,7 @@ def steps_of_rank(
                 method.finish_step(local)
             losses.append(float(loss.detach()))
     finally:
-        base.gather, base._PIECE_OVERHEAD_TOKENS = right, overhead
+        base.gather, (base._PIECE_OVERHEAD_TOKENS, base._PACKED_OVERHEAD) = right, overhead
     return Steps(losses, {key: gradient.numpy() for key, gradient in gradients(method).items()}, len(forwards))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertModel
 
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders import packed
@@ -13,7 +14,7 @@ from cse_bench.encoders.dropout import dropout
 from cse_bench.encoders.encoder import Encoder, build_encoder
 from cse_bench.encoders.packed import PACKABLE, Packing, packed_states
 from cse_bench.errors import EncoderError
-from tests.tiny import token_rows
+from tests.tiny import tiny_method, token_rows
 
 KINDS = sorted(PACKABLE)
 LENGTHS = {"padded": [9, 4, 12, 2, 12], "full": [7, 7, 7], "many tokens": [60] * 8 + [31, 45]}
@@ -216,6 +217,28 @@ def test_the_last_layer_computes_what_is_read(encoder) -> None:
     with torch.no_grad():
         packed_states(model.body, rows, first_token_only=True, with_first_layer=False)
     assert sorted(seen) == [4, 4, 4, 4, 32, 32]
+
+
+def test_a_model_with_code_of_its_own_is_run_by_it(tiny) -> None:
+    """It may call itself a BERT."""
+
+    class Own(BertModel):
+        pass
+
+    encoder = tiny("tiny_bert")
+    encoder.body.__class__ = Own
+    assert not encoder.packs(token_rows([3, 2]))
+    encoder.packed = True
+    assert not encoder.packs(token_rows([3, 2]))
+
+
+def test_one_long_row_among_short_ones_is_split_off() -> None:
+    """The attention of packed rows is as wide as the longest of a piece."""
+    method = tiny_method("data.max_length=128", "backbone.architecture.max_position_embeddings=600", split=True)
+    for lengths, pieces in (([20] * 63 + [512], 2), ([20] * 40 + [32] * 24, 1)):
+        seen: list[int] = []
+        method.in_pieces(token_rows(lengths), lambda rows, s=seen: s.append(len(rows)) or method.represent(rows))
+        assert len(seen) == pieces
 
 
 def test_what_is_not_packed(tiny, tiny_entry) -> None:

@@ -116,7 +116,7 @@ def _encoder(options: dict[str, str]) -> None:
         "padded, no row shorter": (longest, "backbone.packed=false"),
         "packed": (ragged, "backbone.packed=true"),
         "torch.compile": (constant, "backbone.compile=default"),
-        "CUDA graphs": (constant, "backbone.compile=reduce-overhead"),
+        "CUDA graphs": (constant, "backbone.compile=reduce-overhead", "data.padding=max_length"),
         "flash attention": (ragged, "backbone.attention=flash_attention_2"),
     }.items():
         if "flash" in name and not is_flash_attn_2_available():

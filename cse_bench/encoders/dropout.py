@@ -19,7 +19,7 @@ def dropout(states: Tensor, module: nn.Dropout) -> Tensor:
         return states
     if not runs_on_cpu(states):
         return functional.dropout(states, module.p)
-    dropped = round(module.p * _STEPS)
+    dropped = min(round(module.p * _STEPS), _STEPS - 1)
     count = states.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
     kept = draws.view(states.shape) >= dropped - _STEPS // 2

@@ -155,7 +155,10 @@ class ContrastiveMethod(Method, ABC):
         return self.in_pieces(rows, self.represent)
 
     def packs(self, rows: TokenRows) -> bool:
-        """Whether `represent` runs these rows without their padding, see `cse_bench.encoders.packed`."""
+        """Whether `represent` runs these rows without their padding, see `cse_bench.encoders.packed`.
+
+        To be overridden where it calls a body itself instead of the encoder.
+        """
         return self.encoder.packs(rows)
 
     def in_pieces(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:

@@ -10,6 +10,7 @@ import yaml
 from sentence_transformers import SentenceTransformer
 
 from cse_bench.encoders.loading import open_encoder
+from cse_bench.encoders.rounding_noise import rounding_noise
 from cse_bench.export import main
 from cse_bench.run import run
 from tests.cli.command import Answer, run_command
@@ -35,13 +36,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [run_in(folder, *task_overrides(), f"seed={seed}") for seed in (0, 1)]
 
 
-def assert_same_vectors(exported: Path, directory: Path) -> None:
+def assert_same_vectors(exported: Path, directory: Path, *, tolerance: float = 1e-5) -> None:
     expected = open_encoder(str(directory)).encode(SENTENCES)
+    atol = tolerance * max(1.0, np.abs(expected).max())
     found = SentenceTransformer(str(exported), device="cpu").encode(SENTENCES, show_progress_bar=False)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()), rtol=0)
+    np.testing.assert_allclose(found, expected, atol=atol, rtol=0)
     # Ours reads the export, too: evaluate, encode and mteb take it like any other model.
     again = open_encoder(str(exported)).encode(SENTENCES)
-    np.testing.assert_allclose(again, expected, atol=1e-5 * max(1.0, np.abs(expected).max()), rtol=0)
+    np.testing.assert_allclose(again, expected, atol=atol, rtol=0)
 
 
 def test_a_run_with_its_card(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,10 @@ def test_a_whitened_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     done = export(monkeypatch, f"run={directory}", f"to={tmp_path}/out")
     assert done.code == 0, done.err
-    assert_same_vectors(tmp_path / "out", directory)
+    # Whitening multiplies the rounding of the vectors, by more where they hardly vary, as those of a random model do.
+    noise = rounding_noise(open_encoder(str(directory)), SENTENCES)
+    assert noise < 1e-3
+    assert_same_vectors(tmp_path / "out", directory, tolerance=max(1e-5, 2 * noise))
 
 
 def test_an_adapter_is_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,10 @@ def test_sigterm_is_answered_wherever_it_comes(
     assert signal.getsignal(signal.SIGTERM) == before
     (directory,) = (tmp_path / "outputs").iterdir()
     assert read_results(directory)["status"] == "interrupted"
-    assert list((tmp_path / "cache" / "tokens").glob(".*.new")) == []
+    unfinished = tmp_path / "cache" / "tokens"
+    assert len(list(unfinished.glob(".*.new"))) == (1 if moment[0] == "corpus" else 0)  # gone on with
     ends_the_same(tmp_path)
+    assert list(unfinished.glob(".*.new")) == []
 
 
 def test_the_exit_code_is_that_of_a_preempted_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,8 +179,9 @@ class ContrastiveMethod(Method, ABC):
         return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
     def _counted(self, rows: TokenRows, function: Callable[[TokenRows], Representations]) -> Representations:
-        self.tokens.real += int(rows.lengths.sum())
-        self.tokens.padded += int(rows.lengths.sum()) if self.packs(rows) else rows.ids.numel()
+        real = int(rows.lengths.sum())
+        self.tokens.real += real
+        self.tokens.padded += real if self.packs(rows) else rows.ids.numel()
         if self.gradient_cache_rows is None or not torch.is_grad_enabled():
             return function(rows)
         # Nothing but the result is kept; the backward computes the piece again, with the same dropout masks. The

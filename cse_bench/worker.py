@@ -4,6 +4,7 @@ Reads the resolved config there; nothing else decides. With the option the rank 
 is when the process that started it is gone.
 """
 
+import logging
 import os
 import sys
 import threading
@@ -70,10 +71,22 @@ def main(path: str, *, until_stdin_ends: bool) -> None:
         note(f"{type(error).__name__}: {error}")
         close_loggers(loggers, failed=True)
         raise
-    # Together and before Python ends: a rank that leaves its connections to chance can be aborted at the very end.
+    # Together: a rank that leaves its connections to chance can be aborted by the end of another one.
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def _end() -> None:
+    """Ends a rank whose work is done and written, without Python's own clearing up.
+
+    PyTorch keeps a group with its threads in spite of `destroy_process_group` (with FSDP2 it does); one that wants
+    Python while that is being taken down aborts the process (pytorch/pytorch#179291), and the run with it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _in_background(function: Callable[..., None], *arguments: Any) -> None:
@@ -111,3 +124,4 @@ if __name__ == "__main__":
     if len(arguments) not in (1, 2) or arguments[1:] not in ([], [UNTIL_STDIN_ENDS]):
         sys.exit(__doc__)
     main(arguments[0], until_stdin_ends=len(arguments) == 2)
+    _end()

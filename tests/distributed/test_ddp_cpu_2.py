@@ -2,6 +2,8 @@
 
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,10 @@ def test_ranks_that_have_not_begun_stop_at_once(tmp_path: Path) -> None:
     (directory,) = runs_in(tmp_path).values()
     assert results_of(directory)["status"] == "interrupted"
     assert losses(directory) == []
+
+
+def test_a_rank_ends_whatever_python_would_do_at_its_end() -> None:
+    """As threads of a process group do that is still there then."""
+    script = "import atexit, os; from cse_bench import worker; atexit.register(os.abort); print('done'); worker._end()"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")

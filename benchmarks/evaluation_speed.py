@@ -1,12 +1,13 @@
 """Scoring the seven STS tasks, and one evaluation in training, against encoding every pair as it stands.
 
-    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny] [rounds=3]
+    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny] [parts=test,dev] [rounds=3]
 
 `models=distilbert` takes about half an hour a round on two cores.
 
-The other column does what SimCSE's evaluation does through SentEval, see `benchmarks.senteval_way`. Then one evaluation
-in training: there, STS-B and SICK-R encode their train, dev and test splits each time to select on dev; here, only
-STS-B dev is encoded (and the geometry read off the same vectors). Interleaved: every round does each once.
+Every pair as it stands is encoded by SimCSE's evaluation through SentEval (see `benchmarks.senteval_way`), and by
+sentence-transformers' evaluator with its defaults, one for each task. In training (`dev`), STS-B and SICK-R of SentEval
+encode their train, dev and test splits each time to select on dev; here, only STS-B dev is encoded (and the geometry
+read off the same vectors). Interleaved: every round does each once.
 """
 
 import os
@@ -14,21 +15,29 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks.senteval_way import SentEvalWay
+from benchmarks.senteval_way import SentEvalWay, score_by_sentence_transformers
 from benchmarks.shapes import configured, save_model
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 
+Scores = dict[str, float]
+OTHERS = {"test": ("SentEval", "sentence-transformers"), "dev": ("SentEval",)}
+HERE = {"here, fp32": "32-true", "here, bf16": "bf16-mixed"}
+
 
 def main() -> None:
     """Prints seconds and ratios for every model."""
-    options = {"models": "bert_tiny", "rounds": "3"}
+    options = {"models": "bert_tiny", "parts": "test,dev", "rounds": "3"}
     options |= dict(argument.split("=", 1) for argument in sys.argv[1:])
     data = os.environ.get("CSE_BENCH_DATA")
     if data is None:
@@ -38,46 +47,46 @@ def main() -> None:
     for model in options["models"].split(","):
         with tempfile.TemporaryDirectory() as folder:
             save_model(model, Path(folder))
-            _compare(model, Path(folder), Path(data), rounds=int(options["rounds"]))
+            for part in options["parts"].split(","):
+                what = "the seven tasks" if part == "test" else "one evaluation in training"
+                print(f"{model}: {what}, {options['rounds']} rounds, {torch.get_num_threads()} threads")
+                _compare(_columns(Path(folder), Path(data), part), OTHERS[part], rounds=int(options["rounds"]))
 
 
-def _compare(model: str, directory: Path, data: Path, *, rounds: int) -> None:
-    print(f"{model}: the seven tasks, {rounds} rounds, {torch.get_num_threads()} threads")
-    official = SentEvalWay(data)
-    body, tokenizer = AutoModel.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
-    seconds: dict[str, list[float]] = {}
-    scores: dict[str, dict[str, float]] = {}
+def _compare(columns: dict[str, Callable[[], Scores]], others: tuple[str, ...], *, rounds: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in columns}
+    scores: dict[str, Scores] = {}
     for _ in range(rounds):
-        for precision, short in (("32-true", "fp32"), ("bf16-mixed", "bf16")):
-            for part in ("test", "dev"):
-                spent, metrics = _ours(directory, precision, part=part)
-                seconds.setdefault(f"{part} {short}", []).append(spent)
-                scores[f"{part} {short}"] = metrics
-        for name, score in (("pairs as they stand", official.test), ("official dev", official.dev)):
+        for name, column in columns.items():
             started = time.perf_counter()
-            scores[name] = score(body, tokenizer)
-            seconds.setdefault(name, []).append(time.perf_counter() - started)
+            scores[name] = column()
+            seconds[name].append(time.perf_counter() - started)
     for name, values in seconds.items():
         print(f"  {name:22s} {statistics.median(values):7.2f} s  ({min(values):.2f} to {max(values):.2f})")
-    for ours, theirs in (
-        ("test fp32", "pairs as they stand"),
-        ("test bf16", "pairs as they stand"),
-        ("dev fp32", "official dev"),
-        ("dev bf16", "official dev"),
-    ):
-        far = max(abs(scores[ours][name] - value) for name, value in scores[theirs].items())
-        print(f"  largest difference of a score, {ours} and {theirs}: {far:.1e} points")
-    for ours, theirs, words in (
-        ("test fp32", "pairs as they stand", "seven tasks, equal precision"),
-        ("test bf16", "pairs as they stand", "seven tasks, evaluation.precision=bf16-mixed against fp32"),
-        ("dev fp32", "official dev", "one evaluation in training, equal precision"),
-        ("dev bf16", "official dev", "one evaluation in training, bf16 against fp32"),
-    ):
-        ratios = [there / here for here, there in zip(seconds[ours], seconds[theirs], strict=True)]
-        print(f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}): {words}")
+    for here in HERE:
+        for other in others:
+            ratios = [other_s / here_s for here_s, other_s in zip(seconds[here], seconds[other], strict=True)]
+            far = max(abs(scores[here][name] - value) for name, value in scores[other].items())
+            print(
+                f"  {here}, against {other} in fp32: {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}); scores differ by at most {far / 100:.1e}"
+            )
 
 
-def _ours(directory: Path, precision: str, *, part: str) -> tuple[float, dict[str, float]]:
+def _columns(directory: Path, data: Path, part: str) -> dict[str, Callable[[], Scores]]:
+    """What each way does, with everything loaded before; a correlation is in points (hundredths)."""
+    senteval = SentEvalWay(data)
+    body, tokenizer = AutoModel.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+    columns = {name: _here(directory, precision, part) for name, precision in HERE.items()}
+    columns["SentEval"] = partial(senteval.test if part == "test" else senteval.dev, body, tokenizer)
+    if part == "test":
+        pooling = Pooling(body.config.hidden_size, pooling_mode="cls")
+        model = SentenceTransformer(modules=[Transformer(str(directory)), pooling], device="cpu")
+        columns["sentence-transformers"] = partial(score_by_sentence_transformers, model, senteval.tasks)
+    return columns
+
+
+def _here(directory: Path, precision: str, part: str) -> Callable[[], Scores]:
     config = configured("backbone=local", f"backbone.path={directory}", "evaluation=sts", "dry_run=true")
     encoder = build_encoder(config.backbone).eval()
     tasks = build_tasks(getattr(config.evaluation, part))
@@ -88,9 +97,7 @@ def _ours(directory: Path, precision: str, *, part: str) -> tuple[float, dict[st
         precision=precision,
         batch_tokens=config.evaluation.batch_tokens,
     )
-    started = time.perf_counter()
-    metrics = evaluator(tasks).metrics
-    return time.perf_counter() - started, dict(metrics)
+    return lambda: dict(evaluator(tasks).metrics)
 
 
 if __name__ == "__main__":

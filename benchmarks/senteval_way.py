@@ -1,7 +1,8 @@
-"""STS as SimCSE's evaluation does it through SentEval: every pair as it stands, nothing remembered.
+"""STS as it is done elsewhere: every pair as it stands, nothing remembered.
 
-Each sub-set is sorted by length and both sides of its pairs are encoded in batches of 128 by plain Transformers in
-float32. To select on dev, SentEval's STS-B and SICK-R encode their train, dev and test splits every time.
+SimCSE's evaluation through SentEval: each sub-set is sorted by length and both sides of its pairs are encoded in
+batches of 128 by plain Transformers in float32. To select on dev, SentEval's STS-B and SICK-R encode their train, dev
+and test splits every time.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 from cse_bench.evaluation.sts_files import Pairs, STSFiles, parse_sick
 from cse_bench.evaluation.sts_tables import TEST_PAIRS
@@ -23,21 +26,36 @@ class SentEvalWay:
 
     Args:
         data: the folder that holds `sts/`.
+
+    Attributes:
+        tasks: the sub-sets of each of the seven.
     """
 
     def __init__(self, data: Path) -> None:
         files = STSFiles(data=str(data), cache="unused")
-        self._test = {task: files.test(task) for task in TEST_PAIRS}
+        self.tasks = {task: files.test(task) for task in TEST_PAIRS}
         self._selection = [files.benchmark(split) for split in ("train", "dev", "test")] + list(_sick(data))
 
     def test(self, body: Any, tokenizer: Any) -> dict[str, float]:
         """Spearman of every task, in points."""
-        return {f"sts/test/{task}": _spearman(body, tokenizer, subsets) for task, subsets in self._test.items()}
+        return {f"sts/test/{task}": _spearman(body, tokenizer, subsets) for task, subsets in self.tasks.items()}
 
     def dev(self, body: Any, tokenizer: Any) -> dict[str, float]:
         """STS-B dev, as it comes out of encoding six splits."""
         found = [_spearman(body, tokenizer, [pairs]) for pairs in self._selection]
         return {"sts/dev/stsb": found[1]}
+
+
+def score_by_sentence_transformers(model: SentenceTransformer, tasks: dict[str, list[Pairs]]) -> dict[str, float]:
+    """The same Spearman correlations by its own evaluator with its defaults: all left sides, then all right sides."""
+    found = {}
+    for task, subsets in tasks.items():
+        left = [text for pairs in subsets for text in pairs.left]
+        right = [text for pairs in subsets for text in pairs.right]
+        gold = np.concatenate([pairs.gold for pairs in subsets]).tolist()
+        evaluator = EmbeddingSimilarityEvaluator(left, right, gold, main_similarity="cosine", write_csv=False)
+        found[f"sts/test/{task}"] = 100 * evaluator(model)["spearman_cosine"]
+    return found
 
 
 def _sick(data: Path) -> Iterator[Pairs]:

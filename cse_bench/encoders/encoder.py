@@ -86,7 +86,7 @@ class SentenceEncoder(nn.Module):
         self,
         sentences: Sequence[str],
         *,
-        batch_tokens: int = 16384,
+        batch_tokens: int = 8192,
         max_length: int | None = None,
         precision: str = "32-true",
         normalize: bool = False,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils import PaddingStrategy
 
 from cse_bench.errors import EncoderError
 
@@ -110,6 +112,14 @@ class SentenceTokenizer:
     def _ids(self, texts: list[str], *, max_length: int | None = None, special_tokens: bool = True) -> list[list[int]]:
         if not texts:
             return []
+        if _is_its_backend(self.tokenizer):
+            truncation = TruncationStrategy.DO_NOT_TRUNCATE if max_length is None else TruncationStrategy.LONGEST_FIRST
+            self.tokenizer.set_truncation_and_padding(
+                PaddingStrategy.DO_NOT_PAD, truncation, max_length, stride=0, pad_to_multiple_of=None, padding_side=None
+            )
+            backend = self.tokenizer.backend_tokenizer
+            backend.encode_special_tokens = self.tokenizer.split_special_tokens
+            return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=special_tokens)]
         encoded = self.tokenizer(
             texts,
             add_special_tokens=special_tokens,
@@ -135,6 +145,17 @@ class SentenceTokenizer:
         if self.clean_text != "none":
             content["clean_text"] = self.clean_text
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_its_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a call gives what the Rust tokenizer below gives: a class of its own may do more.
+
+    Asked directly, that one takes two thirds of the time: it keeps no offsets, and no Python runs for each sentence.
+    """
+    calls = ("__call__", "_encode_plus")
+    return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
+        getattr(type(tokenizer), name) is getattr(PreTrainedTokenizerFast, name) for name in calls
+    )
 
 
 def closed_sentence(text: str) -> str:

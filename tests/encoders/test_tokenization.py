@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from cse_bench.encoders.tokenization import SentenceTokenizer, byte_tokenizer, closed_sentence
+from cse_bench.encoders.weights import load_body
 from cse_bench.errors import EncoderError
 
 # Without "<", as in "<s>": Transformers reads special tokens in a text as what they stand for.
@@ -147,6 +148,35 @@ def test_fingerprint_does_not_follow_calls(tmp_path):
     of.tokenizer.save_pretrained(tmp_path)
     reloaded = AutoTokenizer.from_pretrained(tmp_path)
     assert SentenceTokenizer(reloaded, prompt=PROMPT, max_positions=64).fingerprint() == before
+
+
+@pytest.mark.parametrize("changes", [{}, {"split_special_tokens": True}, {"truncation_side": "left"}], ids=str)
+@pytest.mark.parametrize("max_length", [None, 7])
+@pytest.mark.parametrize("kind", ["words", "bytes", "bytes of a decoder"])
+def test_ids_are_those_of_a_call(entry, kind, max_length, changes):
+    """The Rust tokenizer is asked directly: what the call of Transformers sets and reads must be set and read."""
+    if kind == "words":
+        _, theirs, _ = load_body(entry("bert_tiny"))
+    else:
+        theirs = byte_tokenizer(vocab_size=320, decoder=kind.endswith("decoder"))
+    for name, value in changes.items():
+        setattr(theirs, name, value)
+    sentences = ["Naïve café <s> [SEP] </s> tail", "日本 one two", "a", " ", "word " * 40]
+    theirs(sentences, truncation=True, max_length=3, padding=True)  # a fast tokenizer remembers the last call
+    of = SentenceTokenizer(theirs, prompt=None, max_positions=64)
+    found = of(sentences, max_length=max_length)
+    assert found == theirs(sentences, truncation=True, max_length=max_length or 64)["input_ids"]
+    assert of._ids(sentences, special_tokens=False) == theirs(sentences, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_with_a_call_of_its_own_is_called():
+    class Doubled(PreTrainedTokenizerFast):
+        def __call__(self, text, **options):
+            return super().__call__([one * 2 for one in text], **options)
+
+    theirs = Doubled(tokenizer_object=byte_tokenizer(vocab_size=320, decoder=False).backend_tokenizer, eos_token="</s>")
+    [row] = SentenceTokenizer(theirs, prompt=None, max_positions=64)(["ab"], max_length=None)
+    assert theirs.decode(row, skip_special_tokens=True) == "abab"
 
 
 class Letters(PreTrainedTokenizer):

@@ -140,6 +140,7 @@ def _config(directory: Path, *, steps: int, packed: bool) -> RunConfig:
         f"backbone.path={directory}",
         "data=wikipedia_sample",
         "evaluation=sts",
+        "evaluation.precision=32-true",
         "precision=32-true",
         "trainer=cpu",
         f"trainer.max_steps={steps}",

@@ -34,7 +34,7 @@ class Postprocessed(TrainingFree):
     r"""The backbone's vectors behind a fixed map, :math:`z = (x - m)\, W_{:, 1..k}`.
 
     Mean m and matrix W are fitted once, in float64, on sentences of the training corpus, without labels; the sentences
-    are embedded as in the evaluation (its precision, nothing cut at data.max_length). Nothing is drawn at random: they
+    are embedded in float32 and, as in the evaluation, not cut at data.max_length. Nothing is drawn at random: they
     lie at even distances in the corpus, and there is one result, not one per seed.
 
     With all dimensions the five kinds of whitening give the same cosines up to rounding (`cse_bench.encoders.whitening`
@@ -140,6 +140,8 @@ class Postprocessed(TrainingFree):
     def fit(self, config: RunConfig, corpus: Corpus) -> dict[str, float]:
         """Embeds sentences, and fits mean and matrix.
 
+        In float32 whatever the evaluation computes in: directions of next to no variance are divided by it.
+
         Raises:
             DataError: the vectors do not vary in as many directions as are to be whitened.
             EncoderError: a vector is not finite.
@@ -153,15 +155,14 @@ class Postprocessed(TrainingFree):
                 f"{distinct} different sentences are fewer than the {needed} that method.kind={self.kind} needs; give "
                 "more of them (data, method.sentences)"
             )
-        evaluation = config.evaluation
         vectors = Evaluator(
             module=self.encoder,
             embed=self.encoder,
             tokenizer=self.encoder.tokenizer,
-            precision=evaluation.precision,
-            batch_tokens=evaluation.batch_tokens,
+            precision="32-true",
+            batch_tokens=config.evaluation.batch_tokens,
         ).encode(sentences)
-        _check_finite(vectors, sentences, precision=evaluation.precision)
+        _check_finite(vectors, sentences)
         mean, sigma = moments(vectors)
         self.notes["fit"] = {"corpus": corpus.name, "sentences": len(sentences), "dimensions": self.dimensions}
         matrix = self._whitening_map(mean, sigma, self.whitening) if self.whitening else None
@@ -216,10 +217,10 @@ def evenly_spaced(corpus: Corpus, count: int | None) -> list[str]:
     return [line for i, line in enumerate(corpus.lines()) if i in chosen]
 
 
-def _check_finite(vectors: np.ndarray, sentences: list[str], *, precision: str) -> None:
+def _check_finite(vectors: np.ndarray, sentences: list[str]) -> None:
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise EncoderError(
-            f"the vector of '{sentences[int(bad.argmax())][:60]}' is not finite; the weights are broken, or "
-            f"evaluation.precision={precision} is too little for them"
+            f"the vector of '{sentences[int(bad.argmax())][:60]}' is not finite; the weights are broken, or too large "
+            "for the dtype they are kept in (backbone.dtype)"
         )

@@ -52,7 +52,7 @@ def test_what_decides_no_number(override: str) -> None:
         "backbone.dropout=0.2",
         "backbone.architecture.hidden_size=64",
         "evaluation.eval_every_steps=10",
-        "evaluation.precision=bf16-mixed",
+        "evaluation.precision=64-true",
         "evaluation.dev.geometry.split=test",
     ],
 )

@@ -1,8 +1,9 @@
-"""How far the scores of trained encoders move when their vectors are computed in bfloat16.
+"""How far the scores of encoders move when their vectors are computed in bfloat16.
 
-    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_precision RUN [RUN ...]
+    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_precision [RUN ...]
 
-The seven STS tasks of every finished run in float32 and with `bf16-mixed`, in points.
+The seven STS tasks in float32 and with `bf16-mixed`, in points: of BERT-tiny without training, and of every finished
+run that is named.
 """
 
 import os
@@ -11,18 +12,21 @@ from pathlib import Path
 
 from benchmarks.shapes import configured
 from cse_bench.encoders.artifact import load_encoder
+from cse_bench.encoders.encoder import SentenceEncoder, build_encoder
 from cse_bench.evaluation.suite import Evaluator, build_tasks
+
+POOLINGS = ("cls", "mean", "first_last_mean")
 
 
 def main() -> None:
-    """Prints a line for every run and the largest differences."""
-    if not sys.argv[1:] or "CSE_BENCH_DATA" not in os.environ:
+    """Prints a line for every encoder."""
+    if "CSE_BENCH_DATA" not in os.environ:
         sys.exit(__doc__)
     config = configured("experiment=quickstart", "evaluation=sts", "dry_run=true").evaluation
     tasks = build_tasks(config.test)
     averages, largest = [], []
-    for run in map(Path, sys.argv[1:]):
-        encoder = load_encoder(run / "model")
+
+    def compare(name: str, encoder: SentenceEncoder) -> None:
         exact, rounded = (
             Evaluator(
                 module=encoder,
@@ -37,8 +41,15 @@ def main() -> None:
         averages.append(moved.pop("avg"))
         task, most = max(moved.items(), key=lambda one: abs(one[1]))
         largest.append(abs(most))
-        print(f"{run.name}: average {exact['sts/test/avg']:.2f} {averages[-1]:+.4f}, most {most:+.4f} ({task})")
-    print(f"{len(largest)} runs: averages move by at most {max(map(abs, averages)):.3f}, tasks by {max(largest):.3f}")
+        print(f"{name}: average {exact['sts/test/avg']:.2f} {averages[-1]:+.4f}, most {most:+.4f} ({task})", flush=True)
+
+    for pooling in POOLINGS:
+        backbone = configured("experiment=quickstart", f"backbone.pooling={pooling}", "dry_run=true").backbone
+        compare(f"untrained {pooling}", build_encoder(backbone))
+    for run in map(Path, sys.argv[1:]):
+        compare(run.name, load_encoder(run / "model"))
+    count, average = len(largest), max(map(abs, averages))
+    print(f"{count} encoders: averages move by at most {average:.3f}, tasks by {max(largest):.3f}")
 
 
 if __name__ == "__main__":

@@ -121,11 +121,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     from cse_bench.evaluation.suite import Evaluator, build_tasks
     from cse_bench.results.environment import environment
     from cse_bench.training.cost import peak_memory_bytes
-    from cse_bench.training.precision import resolve_precision
 
     tasks = build_tasks({f"dev/{name}": task for name, task in config.evaluation.dev.items()} | config.evaluation.test)
     encoder = _open(config)
-    precision = resolve_precision(config.evaluation.precision, accelerator=config.accelerator)
+    precision = _precision(config)
     evaluation = Evaluator(
         module=encoder,
         embed=encoder,
@@ -155,6 +154,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.output:
         _write(Path(config.output).expanduser(), results, evaluation.arrays)
     return results
+
+
+def _precision(config: EvaluateConfig) -> str:
+    """Of the embeddings. `auto` is what a run was scored in; of any other model, what the hardware has."""
+    from cse_bench.results.run_directory import RunDirectory
+    from cse_bench.training.precision import resolve_precision
+
+    asked = config.evaluation.precision
+    recorded = RunDirectory(Path(config.model).expanduser()).results().get("precision", {}) if asked == "auto" else {}
+    return str(recorded.get("evaluation") or resolve_precision(asked, accelerator=config.accelerator))
 
 
 def _write(path: Path, results: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
+from cse_bench.config.location import conf_directory
 from cse_bench.config.schema import RunConfig
+from cse_bench.config.validate import validate_evaluate
 from cse_bench.encoders.artifact import load_encoder
 from cse_bench.errors import DataError, TrainingError
+from cse_bench.evaluate import evaluate
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 from cse_bench.results.metrics_log import read_metrics
 from cse_bench.results.run_directory import RunDirectory
@@ -139,6 +143,26 @@ def test_saved_encoder_evaluates_to_the_recorded_scores(results: dict[str, Any],
     # (It was scored with one task, here with two at once: another padding, other last digits.)
     assert recorded["pairs/dev/score"] == pytest.approx(log[results["selection"]["step"]], abs=0.1)
     assert log[results["selection"]["step"]] == max(log.values())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_is_scored_in_its_own_precision(tmp_path: Path, precision: str) -> None:
+    """And `evaluate` scores it in that again, whatever the hardware could do."""
+    config = config_in(tmp_path, *TASKS, f"precision={precision}", "+backbone.architecture.initializer_range=0.3")
+    results = run(config)
+    assert on_disk(results)["precision"] == {"training": precision, "evaluation": precision}
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        overrides = [f"model={results['directory']}", "evaluation=none", "accelerator=cpu"]
+        settings = validate_evaluate(compose("evaluate", overrides=overrides))
+    scores = {}
+    for asked in ("auto", "32-true", "bf16-mixed"):
+        evaluation = config.evaluation.model_copy(update={"precision": asked})
+        found = evaluate(settings.model_copy(update={"evaluation": evaluation}))
+        assert found["precision"] == (precision if asked == "auto" else asked)
+        scores[asked] = found["metrics"]["pairs/test/score"]
+    assert settings.evaluation.precision == "auto"
+    assert scores["auto"] == scores[precision] == pytest.approx(results["metrics"]["pairs/test/score"], rel=1e-12)
+    assert scores["32-true"] != scores["bf16-mixed"]
 
 
 def test_baseline_is_the_untrained_backbone_of_the_same_seed(results: dict[str, Any], config: RunConfig) -> None:

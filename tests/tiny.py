@@ -52,7 +52,6 @@ def overrides_in(folder: Path, *overrides: str) -> list[str]:
         "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=1",
         "precision=32-true",
-        "evaluation.precision=32-true",
         "optimizer.lr=1e-3",
         f"paths.output_dir={folder / 'outputs'}",
         f"paths.cache={folder / 'cache'}",

@@ -118,7 +118,8 @@ class SentenceTokenizer:
                 PaddingStrategy.DO_NOT_PAD, truncation, max_length, stride=0, pad_to_multiple_of=None, padding_side=None
             )
             backend = self.tokenizer.backend_tokenizer
-            backend.encode_special_tokens = self.tokenizer.split_special_tokens
+            if backend.encode_special_tokens != self.tokenizer.split_special_tokens:  # needs the tokenizer to itself
+                backend.encode_special_tokens = self.tokenizer.split_special_tokens
             return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=special_tokens)]
         encoded = self.tokenizer(
             texts,

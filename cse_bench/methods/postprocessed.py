@@ -57,6 +57,7 @@ class Postprocessed(TrainingFree):
     """
 
     status: ClassVar[str] = "baseline"
+    version: ClassVar[int] = 2  # 1: fitted in evaluation.precision
     citation: ClassVar[str] = "Su, Cao, Liu and Ou, 2021, arXiv 2103.15316; Huang et al., 2021, arXiv 2104.01767"
 
     def __init__(

@@ -64,7 +64,7 @@ class Teacher:
             bad = int((~np.isfinite(vectors)).any(axis=1).argmax())
             raise EncoderError(
                 f"the teacher's vector of '{sentences[bad][:60]}' is not finite; its weights are broken, or "
-                f"evaluation.precision={self.precision} is too little for them"
+                f"{self.precision} is too little for them"
             )
         return unit_rows(vectors).astype(np.float16)
 

@@ -124,6 +124,8 @@ def _caption(results: Mapping[str, Any]) -> str:
     if selection := results.get("selection"):
         kept = f"kept: step {selection['step']} of {results['steps']}"
         lines.append(f"{kept} by {selection['metric']}" if selection["metric"] else f"{kept} ({selection['rule']})")
+    if precision := results.get("precision"):
+        lines.append(f"scored in {precision if isinstance(precision, str) else precision['evaluation']}")
     labels = results.get("evaluation", {}).get("labels", {})
     lines += [labels["geometry"]] if "geometry" in labels else []
     if any(name.endswith("_ratio") for name in results["metrics"]):

@@ -83,7 +83,6 @@ def test_an_untrained_encoder_does_not_depend_on_training() -> None:
         "optimizer.lr=1",
         "trainer.max_steps=3",
         "data.max_length=16",
-        "precision=bf16-mixed",
         "evaluation.eval_every_steps=7",
         "backbone.dropout=0.3",
         "adapter=lora",

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,6 +169,14 @@ def test_ids_are_those_of_a_call(entry, kind, max_length, changes):
     found = of(sentences, max_length=max_length)
     assert found == theirs(sentences, truncation=True, max_length=max_length or 64)["input_ids"]
     assert of._ids(sentences, special_tokens=False) == theirs(sentences, add_special_tokens=False)["input_ids"]
+
+
+def test_threads_share_a_tokenizer():
+    of = tokenizer()
+    sentences = ["word " * 20] * 2000
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: of(sentences, max_length=16), range(12)))
+    assert all(rows == found[0] for rows in found)
 
 
 def test_a_tokenizer_with_a_call_of_its_own_is_called():

@@ -1,8 +1,9 @@
-"""Scoring the seven STS tasks, and one evaluation in training, against encoding every pair as it stands.
+r"""Scoring the seven STS tasks, and one evaluation in training, against encoding every pair as it stands.
 
-    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny] [parts=test,dev] [rounds=3]
+    CSE_BENCH_DATA=FOLDER python -m benchmarks.evaluation_speed [models=bert_tiny] [parts=test,dev] [rounds=3] \
+        [against=SentEval,sentence-transformers]
 
-`models=distilbert` takes about half an hour a round on two cores.
+`models=distilbert parts=test against=SentEval` takes about half an hour a round on two cores.
 
 Every pair as it stands is encoded by SimCSE's evaluation through SentEval (see `benchmarks.senteval_way`), and by
 sentence-transformers' evaluator with its defaults, one for each task. In training (`dev`), STS-B and SICK-R of SentEval
@@ -31,13 +32,12 @@ from cse_bench.encoders.encoder import build_encoder
 from cse_bench.evaluation.suite import Evaluator, build_tasks
 
 Scores = dict[str, float]
-OTHERS = {"test": ("SentEval", "sentence-transformers"), "dev": ("SentEval",)}
 HERE = {"here, fp32": "32-true", "here, bf16": "bf16-mixed"}
 
 
 def main() -> None:
     """Prints seconds and ratios for every model."""
-    options = {"models": "bert_tiny", "parts": "test,dev", "rounds": "3"}
+    options = {"models": "bert_tiny", "parts": "test,dev", "rounds": "3", "against": "SentEval,sentence-transformers"}
     options |= dict(argument.split("=", 1) for argument in sys.argv[1:])
     data = os.environ.get("CSE_BENCH_DATA")
     if data is None:
@@ -50,10 +50,13 @@ def main() -> None:
             for part in options["parts"].split(","):
                 what = "the seven tasks" if part == "test" else "one evaluation in training"
                 print(f"{model}: {what}, {options['rounds']} rounds, {torch.get_num_threads()} threads")
-                _compare(_columns(Path(folder), Path(data), part), OTHERS[part], rounds=int(options["rounds"]))
+                columns = _columns(Path(folder), Path(data), part)
+                others = [name for name in options["against"].split(",") if name in columns]
+                chosen = {name: columns[name] for name in (*HERE, *others)}
+                _compare(chosen, others, rounds=int(options["rounds"]))
 
 
-def _compare(columns: dict[str, Callable[[], Scores]], others: tuple[str, ...], *, rounds: int) -> None:
+def _compare(columns: dict[str, Callable[[], Scores]], others: list[str], *, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in columns}
     scores: dict[str, Scores] = {}
     for _ in range(rounds):

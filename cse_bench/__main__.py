@@ -39,9 +39,10 @@ def _run(config: DictConfig) -> float | None:
     run_config = validate_run(config)
     if run_config.dry_run:
         from cse_bench.plan import plan
+        from cse_bench.results.plan_table import plan_table
         from cse_bench.results.tables import print_table
 
-        print_table(plan(run_config).table())
+        print_table(plan_table(plan(run_config)))
         return None
     from pathlib import Path
 

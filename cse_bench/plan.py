@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cse_bench.config.bind import build, locate
@@ -28,13 +27,6 @@ from cse_bench.training.four_bit import store_in_four_bits
 from cse_bench.training.memory import Memory, inference_memory, training_memory, with_fake_tensors
 from cse_bench.training.precision import device_type, resolve_precision
 from cse_bench.training.schedule import Schedule, planned_schedule
-
-_NOT_INCLUDED = {
-    "cuda": "CUDA context, cuBLAS workspace, NCCL buffers, rounding and fragmentation by the allocator, evaluation.",
-    # Measured with glibc: resident memory grew by up to half more than what was alive at the peak.
-    "cpu": "the program itself (about 0.5 GiB), fragmentation by the C allocator (up to a half more), evaluation.",
-}
-_UPPER_BOUND = "Every row is taken to be as long as allowed; shorter ones, and data.split_rows_by_length, take less."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,74 +85,6 @@ class Plan:
         """Tokens of the run, at most; None: not known before the corpus is read."""
         seen = self.schedule.sentences_seen if self.schedule else 0
         return None if seen is None else self.views * seen * self.row_tokens
-
-    def table(self) -> Table:
-        """For people, at 100 columns."""
-        title = f"plan of {self.method} ({self.status}) on {self.backbone}, pooling {self.pooling}; nothing was loaded"
-        caption = f"Not included: {_NOT_INCLUDED[self.device]} {_UPPER_BOUND}"
-        table = Table(
-            title=title, caption=caption, title_justify="left", caption_justify="left", show_header=False, width=100
-        )
-        table.add_column()
-        table.add_column(justify="right")
-        table.add_column(ratio=1)
-        self._add_model(table)
-        if self.schedule:
-            self._add_steps(table, self.schedule)
-        self._add_memory(table)
-        return table
-
-    def _add_model(self, table: Table) -> None:
-        if self.before:
-            table.add_row("runs before this one", str(len(self.before)), "\n".join(self.before), end_section=True)
-        table.add_row("devices", f"{self.devices} x {self.device}", f"strategy {self.strategy}")
-        table.add_row("precision", self.precision, self.remarks.get("precision", ""), end_section=True)
-        training = "of the method: encoder, adapter, head" if self.trains else "of the encoder"
-        table.add_row("parameters, total", _count(self.parameters["total"]), training)
-        table.add_row("parameters, trainable", _count(self.parameters["trainable"]), _share(self.parameters))
-        table.add_row(
-            "parameters, at inference",
-            _count(self.parameters["inference"]),
-            "of the encoder that is kept",
-            end_section=True,
-        )
-
-    def _add_steps(self, table: Table, schedule: Schedule) -> None:
-        per_device = self.rows // self.views
-        seen = "once" if self.views == 1 else f"{self.views} times"
-        table.add_row("sentences in the corpus", _count(schedule.sentences), schedule.source)
-        table.add_row("sentences per step", _count(self.global_batch_size), f"over all devices; {per_device:,} on each")
-        table.add_row("steps per epoch", _count(schedule.steps_per_epoch))
-        table.add_row("steps", _count(schedule.steps), self.remarks["steps"])
-        table.add_row("sentences seen", _count(schedule.sentences_seen))
-        table.add_row(
-            "rows per step and device",
-            _count(self.rows),
-            f"{per_device:,} sentences, each seen {seen} by the encoder",
-        )
-        table.add_row("tokens per row, at most", _count(self.row_tokens), self.remarks["row_tokens"])
-        table.add_row("tokens per step, at most", _count(self.step_tokens), "all views, over all devices")
-        table.add_row("tokens in the run, at most", _count(self.run_tokens), "padding included")
-        table.add_row("negatives per anchor", _count(self.negatives), "over all devices", end_section=True)
-
-    def _add_memory(self, table: Table) -> None:
-        memory, remarks = self.memory, self.remarks
-        shard = f"1/{self.devices} of them" if memory.gathered else ""
-        table.add_row("memory per device: parameters", _bytes(memory.parameters), shard or remarks["parameters"])
-        if self.trains:
-            table.add_row(
-                "  gradients", _bytes(memory.gradients), shard or "of the trainable parameters, in their dtype"
-            )
-            table.add_row("  AdamW", _bytes(memory.optimizer), shard or "two moments of every trainable parameter")
-            if memory.buckets:
-                table.add_row("  DDP buckets", _bytes(memory.buckets), "the copy of the gradients that is sent")
-            if memory.gathered:
-                table.add_row(
-                    "  gathered", _bytes(memory.gathered), "FSDP by layer: two layers, and all outside the layers"
-                )
-            table.add_row("  kept for the backward", _bytes(memory.activations), remarks["activations"])
-        table.add_row("  temporaries at the peak", _bytes(memory.temporaries), remarks["temporaries"])
-        table.add_row("  peak", _bytes(memory.total), "sum of these", style="bold")
 
 
 def plan(config: RunConfig) -> Plan:
@@ -340,15 +264,3 @@ def _storage(backbone: Backbone) -> str:
         return f"backbone.dtype={backbone.dtype}"
     scales = "8-bit scales" if backbone.adapter.double_quant else "float32 scales"
     return f"linear layers in {backbone.adapter.quant_type} with {scales}, the rest in float32"
-
-
-def _count(number: int | None) -> str:
-    return "unknown" if number is None else f"{number:,}"
-
-
-def _share(parameters: dict[str, int]) -> str:
-    return f"{100 * parameters['trainable'] / parameters['total']:.3g} % of the total"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 2**30:,.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.2f} MiB"

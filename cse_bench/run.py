@@ -1,14 +1,13 @@
 """One run, read from top to bottom: find its directory, make the encoder, evaluate it as saved, write results."""
 
 import contextlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cse_bench.config.bind import build, locate
-from cse_bench.config.identity import corpus_fingerprint, group_identity, identity
+from cse_bench.config.identity import corpus_fingerprint, identity
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.corpora import Corpus
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
@@ -17,18 +16,15 @@ from cse_bench.errors import ConfigError, CSEBenchError, DataError
 from cse_bench.evaluation.suite import Evaluator, build_tasks, check_selection_metric
 from cse_bench.evaluation.task import Evaluation
 from cse_bench.methods.untrained import Untrained
-from cse_bench.results.environment import differences, environment
 from cse_bench.results.loggers import close_loggers, extra_loggers
+from cse_bench.results.results_json import earlier_environments, failure, final_results, first_results
 from cse_bench.results.run_directory import RunDirectory, method_name
-from cse_bench.results.tables import print_lines
-from cse_bench.training.cost import inference_flops, peak_memory_bytes, reset_peak_memory
+from cse_bench.training.cost import reset_peak_memory
 from cse_bench.training.fit import fit
 from cse_bench.training.launch import number_of_ranks, train_on_ranks
 from cse_bench.training.precision import device_type
-from cse_bench.training.resume import Interrupted, stopping_on_sigterm
+from cse_bench.training.resume import stopping_on_sigterm
 from cse_bench.training.train import TrainingSummary, train
-
-RESULT_FORMAT = 1
 
 
 def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
@@ -61,7 +57,7 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
         if directory.is_complete() and not config.overwrite:  # done by another process in the meantime
             return _answer(directory, directory.results(), baseline, reused=True)
         reset_peak_memory()
-        results = _first_results(config, directory, fingerprint) | _earlier_environments(directory)
+        results = first_results(config, directory, fingerprint) | earlier_environments(directory)
         directory.start(config, results)
         loggers: list[Any] = []
         try:
@@ -70,17 +66,15 @@ def run(config: RunConfig, *, wait: bool = False) -> dict[str, Any]:
             evaluation = _evaluate(config, encoder, tasks) if tasks else None
             if evaluation:
                 directory.write_pair_scores(evaluation.arrays)
-            results |= _final_results(config, training, evaluation, encoder)
+            results |= final_results(training, evaluation, encoder, prerequisites, device=_device(config))
             results["method"]["notes"] = training.notes
-            results["prerequisites"] = {name: done["name"] for name, done in prerequisites.items()}
-            results["metrics"]["cost/prerequisites_time_s"] = _time_before(prerequisites)
             directory.write(results)
             for logger in loggers:
                 final = {f"final/{metric}": value for metric, value in results["metrics"].items()}
                 logger.log_metrics(final, step=results["steps"])
         except BaseException as error:
             with contextlib.suppress(ConfigError):  # a full disk: the first error says more than this one
-                directory.write(results | _failure(error))
+                directory.write(results | failure(error))
             close_loggers(loggers, failed=True)
             raise
         close_loggers(loggers)
@@ -130,13 +124,6 @@ def _answer(
         "baseline_directory": baseline["directory"] if baseline else None,
         "reused": reused,
     }
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit):  # submitit exits when it puts a job back
-        return {"status": "interrupted", "finished": _now()}
-    reason = str(error) if isinstance(error, CSEBenchError) else f"{type(error).__name__}: {error}"
-    return {"status": "failed", "finished": _now(), "error": reason}
 
 
 def run_name(config: RunConfig, corpus_fingerprint: str | None) -> str:
@@ -206,15 +193,6 @@ def saved_encoders(prerequisites: dict[str, dict[str, Any]]) -> dict[str, Path]:
     return encoders
 
 
-def _time_before(prerequisites: dict[str, dict[str, Any]]) -> float:
-    """What it took to train the runs that this one needs, and those that they need."""
-    metrics = [done["metrics"] for done in prerequisites.values()]
-    return sum(
-        one.get("cost/train_time_s", 0.0) + one.get("cost/preparation_time_s", 0.0) + one["cost/prerequisites_time_s"]
-        for one in metrics
-    )
-
-
 def _make_encoder(
     config: RunConfig, directory: RunDirectory, loggers: list[Any], prerequisites: dict[str, dict[str, Any]]
 ) -> tuple[TrainingSummary, SentenceEncoder]:
@@ -244,80 +222,3 @@ def _evaluate(config: RunConfig, encoder: SentenceEncoder, tasks: list[Any]) -> 
         batch_tokens=config.evaluation.batch_tokens,
     )
     return evaluator(tasks)
-
-
-def _first_results(config: RunConfig, directory: RunDirectory, fingerprint: str | None) -> dict[str, Any]:
-    method = locate(config.method.target)
-    return {
-        "format": RESULT_FORMAT,
-        "name": directory.name,
-        "status": "running",
-        "identity": identity(config, corpus_fingerprint=fingerprint),
-        "group": group_identity(config, corpus_fingerprint=fingerprint),
-        "study": config.study,
-        "method": {
-            "name": method_name(config),
-            "status": method.status,
-            "citation": method.citation,
-            "version": method.version,
-            "is_backbone": method.is_backbone,
-        },
-        "backbone": config.backbone.name,
-        "pooling": config.backbone.pooling,
-        "seed": config.seed,
-        "precision": {
-            "training": config.precision if method.trains else None,
-            "evaluation": config.evaluation.precision,
-        },
-        "started": _now(),
-        "config": config.model_dump(mode="json", by_alias=True),
-        "environment": environment(),
-    }
-
-
-def _earlier_environments(directory: RunDirectory) -> dict[str, Any]:
-    """What the steps were taken with that a run goes on from, where that is otherwise now; told and kept."""
-    earlier = directory.results()
-    if earlier.get("status") == "complete" or not any(directory.checkpoint.parent.glob("*.ckpt")):
-        return {}  # starts over
-    environments = list(earlier.get("earlier_environments", []))
-    if "environment" in earlier and (changes := differences(earlier["environment"])):
-        environments.append(earlier["environment"])
-        print_lines(f"note: {directory.name} goes on from steps that were taken with other {one}" for one in changes)
-    return {"earlier_environments": environments} if environments else {}
-
-
-def _final_results(
-    config: RunConfig, training: TrainingSummary, evaluation: Evaluation | None, encoder: SentenceEncoder
-) -> dict[str, Any]:
-    metrics: dict[str, float] = (dict(evaluation.metrics) if evaluation else {}) | training.metrics
-    metrics["cost/peak_memory_bytes"] = max(
-        metrics.get("cost/peak_memory_bytes", 0.0), float(peak_memory_bytes(_device(config)))
-    )
-    metrics["cost/eval_time_s"] = (evaluation.time_s if evaluation else 0.0) + metrics.pop("cost/dev_eval_time_s", 0.0)
-    metrics["cost/inference_flops"] = float(inference_flops(encoder))
-    metrics["cost/inference_parameters"] = float(sum(parameter.numel() for parameter in encoder.parameters()))
-    return {
-        "status": "complete",
-        "finished": _now(),
-        "pooling": encoder.pooling,
-        "selection": training.selection,
-        "steps": training.steps,
-        "data": {
-            "corpus": training.corpus,
-            "evaluation": evaluation.sources if evaluation else {},
-        },
-        "encoder": {"provenance": encoder.provenance, "parameters": training.parameters},
-        "evaluation": {
-            "task_versions": evaluation.task_versions if evaluation else {},
-            "labels": evaluation.labels if evaluation else {},
-            "notes": evaluation.notes if evaluation else {},
-            "distinct_sentences": evaluation.num_sentences if evaluation else 0,
-            "time_s": evaluation.time_s if evaluation else 0.0,
-        },
-        "metrics": metrics,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -27,6 +27,7 @@ from cse_bench.encoders.encoder import build_encoder
 from cse_bench.errors import ConfigError, DataError, EncoderError
 from cse_bench.methods.base import ContrastiveMethod
 from cse_bench.plan import Plan, plan
+from cse_bench.results.plan_table import plan_table
 from cse_bench.training.precision import autocast
 from tests.tiny import composed
 
@@ -64,7 +65,7 @@ def planned(*overrides: str) -> Plan:
 
 def printed(made: Plan) -> str:
     console = Console(width=100, file=io.StringIO())
-    console.print(made.table())
+    console.print(plan_table(made))
     return console.file.getvalue()
 
 

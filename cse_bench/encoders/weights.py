@@ -1,5 +1,6 @@
 """The four sources of weights: a Hub id, a local directory, an installed package, or random numbers."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -194,6 +195,15 @@ def _random(backbone: Backbone) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 def random_body(config: PretrainedConfig, *, attention: str, dtype: torch.dtype) -> PreTrainedModel:
     """A body with random weights, drawn from torch's global generator (on the meta device: none are drawn)."""
     return AutoModel.from_config(config, attn_implementation=attention, dtype=dtype, **without_pooler(config))
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of every tensor of a module's state, with its name, shape and dtype."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _forget_quantisation(body: Any) -> None:

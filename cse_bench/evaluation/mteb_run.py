@@ -4,6 +4,7 @@ Data, scores and result files are mteb's own; here is only what hands it sentenc
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,9 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from cse_bench.config.messages import nearest
 from cse_bench.encoders.encoder import SentenceEncoder
+from cse_bench.encoders.weights import weights_sha256
 from cse_bench.errors import ConfigError, DataError, first_line
 from cse_bench.evaluation.suite import Evaluator
-
-_PROBES = ["A man is playing a guitar.", "Why not?", "It was built in 1920", "x"]
 
 
 class MTEBEncoder(AbsEncoder):
@@ -44,7 +44,7 @@ class MTEBEncoder(AbsEncoder):
         parameters = list(encoder.parameters())
         facts: dict[str, Any] = {
             "name": f"cse_bench/{name}",
-            "revision": self._fingerprint(precision),
+            "revision": _revision(encoder, precision),
             "n_parameters": sum(parameter.numel() for parameter in parameters),
             "max_tokens": encoder.tokenizer.max_positions,
             "embed_dim": encoder.width,
@@ -54,18 +54,20 @@ class MTEBEncoder(AbsEncoder):
         }
         self.mteb_model_meta = ModelMeta.create_empty(facts)
 
-    def _fingerprint(self, precision: str) -> str:
-        """Changes when the vectors do: mteb finds finished tasks by name and revision, whatever is behind the name."""
-        vectors = self._encode(_PROBES)
-        # Rounded: the last digits differ between machines.
-        digits = ",".join(f"{number:.3e}" for number in vectors.ravel())
-        return hashlib.sha256(f"{precision} {digits}".encode()).hexdigest()[:16]
-
     def encode(self, inputs: Any, **options: Any) -> np.ndarray:
         """Vectors of all texts of a loader of batches, (n, d)."""
         texts = [str(text) for batch in inputs for text in batch["text"]]
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         return self._encode(list(rows))[[rows[text] for text in texts]]
+
+
+def _revision(encoder: SentenceEncoder, precision: str) -> str:
+    """Changes when the vectors do: mteb finds finished tasks by name and revision, whatever is behind the name.
+
+    Of what the vectors are computed from, not of the vectors: their last digits differ between machines.
+    """
+    parts = [weights_sha256(encoder), encoder.tokenizer.fingerprint(), encoder.pooling, precision]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def tasks_named(names: Sequence[str]) -> list[AbsTask]:

@@ -160,7 +160,6 @@ class DebCSE(ContrastiveMethod, MinesPairs):
         teacher = Teacher(
             self._teacher_encoder(preparation),
             max_length=config.data.max_length,
-            precision="32-true",  # hard thresholds on cosines choose what is trained on
             batch_tokens=config.evaluation.batch_tokens,
             device=device_type(config.trainer.arguments().get("accelerator", "auto")),
         )

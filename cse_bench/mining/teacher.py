@@ -1,6 +1,5 @@
 """The semantic teacher: a frozen encoder that says which sentences mean the same."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,61 +9,53 @@ import torch
 from cse_bench.data.rows import rows_of
 from cse_bench.encoders.encoder import SentenceEncoder
 from cse_bench.encoders.encoding import encode_sentences
+from cse_bench.encoders.weights import weights_sha256
 from cse_bench.errors import EncoderError
-from cse_bench.training.precision import autocast
 
 _ROWS_WITH_DROPOUT = 64
 
 
 class Teacher:
-    """An encoder and how it is run.
+    """An encoder and how it is run: never in autocast, since hard thresholds on its cosines choose the pairs.
 
     Args:
         encoder: trained without labels, or the comparison would not be fair.
         max_length: truncation, in tokens.
-        precision: of the forward, Lightning's name.
         batch_tokens: padded tokens per forward.
         device: where it runs.
     """
 
-    def __init__(
-        self, encoder: SentenceEncoder, *, max_length: int, precision: str, batch_tokens: int, device: str
-    ) -> None:
+    def __init__(self, encoder: SentenceEncoder, *, max_length: int, batch_tokens: int, device: str) -> None:
         self.encoder = encoder.eval()
-        self.max_length, self.precision, self.batch_tokens, self.device = max_length, precision, batch_tokens, device
+        self.max_length, self.batch_tokens, self.device = max_length, batch_tokens, device
 
     def describe(self) -> dict[str, Any]:
-        """What its vectors depend on; `weights` is the SHA-256 of every tensor."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        """What its vectors depend on."""
         return {
-            "weights": digest.hexdigest(),
+            "weights": weights_sha256(self.encoder),
             "tokenizer": self.encoder.tokenizer.fingerprint(),
             "pooling": self.encoder.pooling,
             "max_length": self.max_length,
-            "precision": self.precision,
+            "precision": "32-true",
         }
 
     def vectors(self, sentences: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Unit vectors in float16, (n, d)."""
         encoder = self.encoder.to(self.device)
-        with autocast(self.precision, self.device):
-            vectors = encode_sentences(
-                encoder,
-                encoder,
-                encoder.tokenizer,
-                sentences,
-                batch_tokens=self.batch_tokens,
-                max_length=self.max_length,
-                on_progress=on_progress,
-            )
+        vectors = encode_sentences(
+            encoder,
+            encoder,
+            encoder.tokenizer,
+            sentences,
+            batch_tokens=self.batch_tokens,
+            max_length=self.max_length,
+            on_progress=on_progress,
+        )
         if not np.isfinite(vectors).all():
             bad = int((~np.isfinite(vectors)).any(axis=1).argmax())
             raise EncoderError(
-                f"the teacher's vector of '{sentences[bad][:60]}' is not finite; its weights are broken, or "
-                f"{self.precision} is too little for them"
+                f"the teacher's vector of '{sentences[bad][:60]}' is not finite; its weights are broken, or too large "
+                "for float32"
             )
         return unit_rows(vectors).astype(np.float16)
 
@@ -73,7 +64,7 @@ class Teacher:
         encoder = self.encoder.to(self.device)
         found: list[np.ndarray] = []
         devices = [torch.cuda.current_device()] if self.device == "cuda" else []
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices), autocast(self.precision, self.device):
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             encoder.train()
             for start in range(0, len(sentences), _ROWS_WITH_DROPOUT):

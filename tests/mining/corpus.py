@@ -31,7 +31,7 @@ def teacher(*, seed: int = 0) -> Teacher:
     """A random encoder that tells sentences apart."""
     torch.manual_seed(seed)
     config = composed("backbone=tiny_bert", "+backbone.architecture.initializer_range=0.3", "evaluation=none")
-    return Teacher(build_encoder(config.backbone), max_length=32, precision="32-true", batch_tokens=1024, device="cpu")
+    return Teacher(build_encoder(config.backbone), max_length=32, batch_tokens=1024, device="cpu")
 
 
 def settings(**changes) -> MiningSettings:

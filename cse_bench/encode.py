@@ -161,15 +161,15 @@ def _encode_into(
     started, done = time.perf_counter(), Counts()
     with file.growing(settings, prefix=vectors.prefix()), _stopping_at_sigterm():
         before = done = Counts(**file.counts)
-        with progress_bar("encoding", unit=" sentences", total=texts.count(), done=done.rows) as bar:
-            try:
+        try:
+            with progress_bar("encoding", unit=" sentences", total=texts.count(), done=done.rows) as bar:
                 for block, done in encode_stream(
                     texts, encoder, options, done=before, on_progress=lambda rows: bar.update(rows - bar.n) and None
                 ):
                     file.keep(vectors.block(block), asdict(done))
-            except (KeyboardInterrupt, _Terminated) as stop:
-                number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
-                raise Interrupted(number, file.counts.get("rows", 0)) from None
+        except (KeyboardInterrupt, _Terminated) as stop:
+            number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+            raise Interrupted(number, file.counts.get("rows", 0)) from None
     if done.rows == 0:
         file.remove()
         raise DataError(f"{texts.name}: holds no sentence")

@@ -85,13 +85,15 @@ class PartialFile:
         """
         is_new = self.made_with() is None
         self._settings = settings
+        if is_new:
+            self._note()  # before there is a file: one without a description would be taken for somebody else's
         with self._writing():
             self._file = self.path.open("wb" if is_new else "r+b")
             self._file.truncate(self._size)
             self._file.seek(self._size)
-        if is_new:
-            self.keep(prefix, {})
         try:
+            if self._size == 0:
+                self.keep(prefix, {})
             yield
         finally:
             with contextlib.suppress(OSError):  # a full disk was told when it was written to
@@ -110,7 +112,10 @@ class PartialFile:
             os.fsync(self._file.fileno())
         self._size += len(block)
         self.counts = counts
-        content = {"settings": self._settings, "size": self._size, "counts": counts}
+        self._note()
+
+    def _note(self) -> None:
+        content = {"settings": self._settings, "size": self._size, "counts": self.counts}
         write_json(self.state, content, key="output")
 
     def finish(self, facts: dict[str, Any], whole: Callable[[Path], Path]) -> None:

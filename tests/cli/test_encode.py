@@ -237,6 +237,54 @@ def test_a_kill_while_a_file_is_replaced(step: str, ending: str, model: Path, li
     assert done.facts["settings"]["options"]["normalize"]
 
 
+@pytest.mark.parametrize("ending", [".npy", ".jsonl"])
+@pytest.mark.parametrize("written", ["the description", "an empty file", "the beginning", "what numpy reads"])
+def test_an_end_before_the_first_sentence(
+    ending: str, written: str, model: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a kill: the same command goes on from every moment of the beginning."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    output, whole = tmp_path / f"cut{ending}", tmp_path / f"whole{ending}"
+    with monkeypatch.context() as patch:
+        if written == "the description":
+            opened = Path.open
+            patch.setattr(
+                Path, "open", lambda path, *a, **b: full() if path.suffix == ".partial" else opened(path, *a, **b)
+            )
+        elif written == "an empty file":
+            patch.setattr(PartialFile, "keep", lambda *_: _writing_fails())
+        elif written == "the beginning":
+            patch.setattr(os, "fsync", full)
+        else:
+            patch.setattr("cse_bench.inference.streaming.encode_stream", full)
+        with pytest.raises((ConfigError, OSError)):
+            called(model=model, input=lines, output=output)
+    assert not output.exists()
+    assert called(model=model, input=lines, output=output).encoded_rows == 100
+    called(model=model, input=lines, output=whole)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def _writing_fails() -> None:
+    raise ConfigError("output: no space")
+
+
+def test_sigterm_while_lines_are_counted(
+    model: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(_: Any) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr("cse_bench.inference.texts.TextLines.count", count)
+    with pytest.raises(Interrupted, match="stopped after 0 sentences by SIGTERM") as stopped:
+        called(model=model, input=lines, output=tmp_path / "vectors.npy")
+    assert stopped.value.signal_number == signal.SIGTERM
+
+
 def test_a_damaged_partial_file_starts_over(
     model: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

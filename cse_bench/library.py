@@ -85,16 +85,17 @@ def compose_config(*overrides: str) -> RunConfig:
     Raises:
         ConfigError: with every problem found.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra.errors import HydraException
 
+    from cse_bench.config.composition import hydra_of
     from cse_bench.config.location import conf_directory
     from cse_bench.config.messages import refuse
     from cse_bench.config.overrides import check_overrides
     from cse_bench.config.validate import validate_run
 
     refuse(check_overrides(overrides, conf=conf_directory(), config_name="config"))
-    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+    with hydra_of(conf_directory()):
         try:
             config = compose("config", overrides=list(overrides))
         except HydraException as error:

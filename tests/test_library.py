@@ -10,10 +10,13 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 import cse_bench
 from cse_bench import Encoder, build_training, compose_config, load_run
 from cse_bench.encoders.artifact import load_encoder, save_encoder
+from cse_bench.encoders.encoder import build_encoder
 from cse_bench.errors import ConfigError, DataError
 from cse_bench.methods.simcse import SimCSE
 from cse_bench.run import run
@@ -45,6 +48,26 @@ def test_import_is_cheap_and_names_are_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Encodr'"):
         cse_bench.Encodr  # type: ignore[attr-defined]
     assert (Path(cse_bench.__file__).parent / "py.typed").is_file()
+
+
+def test_composing_inside_a_hydra_program(tmp_path: Path) -> None:
+    """There is one Hydra in a process, and a program of the user's own, or a notebook, may have it."""
+    (tmp_path / "theirs.yaml").write_text("answer: 42")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose_config("seed=7", "backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none").seed == 7
+        assert compose("theirs").answer == 42
+        with pytest.raises(ConfigError, match="unknown"):
+            compose_config("seeed=7")
+        assert compose("theirs").answer == 42
+    assert not GlobalHydra.instance().is_initialized()
+    assert compose_config("seed=7", "backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none").seed == 7
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_what_is_no_sentence_is_refused(tmp_path: Path) -> None:
+    encoder = build_encoder(composed("backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none").backbone)
+    with pytest.raises(TypeError, match="encode takes strings; sentence 1 is None"):
+        encoder.encode(["Tea.", None])  # type: ignore[list-item]
 
 
 @pytest.mark.filterwarnings(*OWN_TRAINER)

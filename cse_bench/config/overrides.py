@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from cse_bench.config.composition import hydra_of
 from cse_bench.config.messages import Problem, nearest
 
 # Keys that are known elsewhere and mean something that is done otherwise here.
@@ -187,7 +188,7 @@ def _compose(conf: Path, config_name: str, group_choices: list[str], *, own: Seq
     """The config with the valid group choices, or the default one when they do not compose together."""
     if own:
         group_choices = [*group_choices, "hydra.searchpath=[" + ",".join(f"'file://{path}'" for path in own) + "]"]
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with hydra_of(conf):
         try:
             return compose(config_name, overrides=group_choices)
         except HydraException:

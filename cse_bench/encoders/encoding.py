@@ -38,6 +38,9 @@ def encode_sentences(
     """
     if isinstance(sentences, str):
         raise TypeError("encode takes a list of sentences; a string would be read as a list of letters")
+    for number, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise TypeError(f"encode takes strings; sentence {number} is {sentence!r}")
     tokens: list[list[int]] = []
     for start in range(0, len(sentences), _TOKENISE_AT_ONCE):
         tokens += tokenizer(sentences[start : start + _TOKENISE_AT_ONCE], max_length=max_length)

@@ -208,12 +208,24 @@ def _check_repository(repository: str) -> None:
 
 
 def _push(directory: Path, repository: str, private: bool) -> None:  # noqa: FBT001 (a config value)
+    """One commit after which the repository holds the export and nothing else: a file of an earlier one would be read.
+
+    Raises:
+        ConfigError: the Hub cannot be reached, or the repository holds something that is not an export.
+    """
     from huggingface_hub import HfApi
+
+    from cse_bench.encoders.stock_encoder import EXPORT_FACTS
 
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(folder_path=directory, repo_id=repository, commit_message="Exported by cse_bench")
+        there = set(api.list_repo_files(repository)) - {".gitattributes", "README.md"}
+        if there and EXPORT_FACTS not in there:
+            raise ValueError("it holds something that is not an export, and is not replaced; give another name")
+        api.upload_folder(
+            folder_path=directory, repo_id=repository, commit_message="Exported by cse_bench", delete_patterns="*"
+        )
     except (OSError, ValueError) as error:  # of the Hub: HfHubHTTPError is an OSError
         raise ConfigError(
             f"push_to_hub: the export is whole in '{directory}', but '{repository}' did not take it: "

@@ -58,6 +58,7 @@ def carry_prompt(original: SentenceTokenizer) -> CarriedPrompt:
     else:
         tokenizer = copy.deepcopy(original.tokenizer)
     tokenizer.model_max_length = original.max_positions
+    tokenizer.chat_template = None  # or sentence-transformers would write every text as a turn of a chat
     # Right: the positions of BERT and GPT-2 count from the left edge. No embedding depends on the side.
     tokenizer.padding_side, tokenizer.truncation_side = "right", "right"
     if tokenizer.pad_token is None:

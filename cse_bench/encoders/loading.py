@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from tokenizers import normalizers
 
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
@@ -47,7 +48,7 @@ def open_encoder(
     """
     directory = Path(model).expanduser()
     if not directory.is_dir():
-        directory = _download(model)
+        directory = _download(model, with_code=trust_remote_code)
     saved = _saved_encoder(directory)
     if saved is not None:
         encoder = load_encoder(saved, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
@@ -99,6 +100,8 @@ def open_encoder(
     )
     limit = stated.get("max_positions", encoder.tokenizer.max_positions)
     encoder.tokenizer.max_positions = min(limit, encoder.tokenizer.max_positions)
+    if stated.get("lower_case"):
+        _lower_case(encoder)
     encoder.provenance = {"source": "model", "model": model}
     return encoder.eval()
 
@@ -127,9 +130,9 @@ def _refuse_contradictions(model: str, stated: dict[str, Any], **given: str | No
             )
 
 
-def _download(model: str) -> Path:
-    """A Hub model as a local directory; only configs, tokenizers and weights are fetched."""
-    files = ["*.json", "*.txt", "*.model", "*.safetensors"]
+def _download(model: str, *, with_code: bool) -> Path:
+    """A Hub model as a local directory; only configs, tokenizers and weights are fetched, and code where asked for."""
+    files = ["*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", *(["*.py"] if with_code else [])]
     try:
         directory = Path(snapshot_download(model, allow_patterns=files))
         if not any(directory.rglob("*.safetensors")):
@@ -153,11 +156,7 @@ def _sentence_transformers(directory: Path) -> dict[str, Any]:
         kind = module["type"].rpartition(".")[2]
         folder = directory / module["path"]
         if kind == "Transformer":
-            stated["directory"] = folder
-            # sentence_bert_config.json; in the oldest ones sentence_roberta_config.json and so on
-            for settings in sorted(folder.glob("sentence_*_config.json")):
-                if limit := _read_json(settings).get("max_seq_length"):
-                    stated["max_positions"] = int(limit)
+            stated |= {"directory": folder, **_st_transformer(folder)}
         elif kind == "Pooling":
             stated["pooling"] = _st_pooling(folder / "config.json")
         elif kind != "Normalize":  # Normalize scales vectors to length 1, which no cosine sees
@@ -172,6 +171,28 @@ def _sentence_transformers(directory: Path) -> dict[str, Any]:
     return stated
 
 
+def _st_transformer(folder: Path) -> dict[str, Any]:
+    """What a sentence-transformers body says of its texts: where they are cut, and whether they are lower-cased.
+
+    Raises:
+        EncoderError: texts are put into a chat first.
+    """
+    settings: dict[str, Any] = {}
+    # sentence_bert_config.json; in the oldest ones sentence_roberta_config.json and so on
+    for file in sorted(folder.glob("sentence_*_config.json")):
+        settings |= _read_json(file)
+    if "message" in (settings.get("modality_config") or {}):
+        raise EncoderError(
+            f"'{folder}' has sentence-transformers write every text as a turn of a chat (modality_config), which "
+            "cse_bench cannot apply"
+        )
+    stated: dict[str, Any] = {"lower_case": bool(settings.get("do_lower_case"))}
+    tokenizer = folder / "tokenizer_config.json"
+    # Since sentence-transformers 6 the tokenizer alone says it.
+    limit = settings.get("max_seq_length") or (tokenizer.is_file() and _read_json(tokenizer).get("model_max_length"))
+    return stated | ({"max_positions": int(limit)} if limit else {})
+
+
 def _st_pooling(path: Path) -> str:
     content = _read_json(path)
     prefix = "pooling_mode_"
@@ -181,6 +202,16 @@ def _st_pooling(path: Path) -> str:
     if len(modes) != 1 or modes[0] not in _ST_POOLING:
         raise EncoderError(f"{path}: pooling {modes} is not one of {', '.join(sorted(set(_ST_POOLING.values())))}")
     return _ST_POOLING[modes[0]]
+
+
+def _lower_case(encoder: Encoder) -> None:
+    backend = getattr(encoder.tokenizer.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise EncoderError(
+            "do_lower_case, which the model's sentence_bert_config.json asks for, needs a fast tokenizer"
+        )
+    own = [backend.normalizer] if backend.normalizer else []
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
 def _read_json(path: Path) -> Any:

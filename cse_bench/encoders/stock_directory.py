@@ -31,7 +31,7 @@ from cse_bench.encoders.merge import merged
 from cse_bench.encoders.rounding_noise import PROBES, relative_distance, rounding_noise
 from cse_bench.encoders.stock_modules import has_layers_behind, reading_modules, stock_modules
 from cse_bench.encoders.weights import quiet_transformers
-from cse_bench.errors import EncoderError
+from cse_bench.errors import EncoderError, first_line
 
 AdapterChoice = Literal["merge", "keep"]
 
@@ -157,7 +157,13 @@ class _Bodies:
             whole.plain_body.save_pretrained(path)
         prompt = carry_prompt(encoder.tokenizer)
         prompt.tokenizer.save_pretrained(path)
-        module = Transformer(str(path), model_kwargs=dict(options))
+        try:
+            module = Transformer(str(path), model_kwargs=dict(options))
+        except (OSError, ValueError) as error:  # a body that is not found, or that has code of its own
+            named = _named_body(self.backbone) if self.adapter == "keep" else str(path)
+            raise EncoderError(
+                f"what was written cannot be opened, with the body '{named}': {first_line(error)}"
+            ) from error
         self.made.append(_Body(encoder, module, prompt, options, encoder.dtype))
         return module
 
@@ -168,10 +174,17 @@ def _save_adapter(encoder: Encoder, path: Path, *, backbone: Backbone) -> None:
     adapted.save_pretrained(path, save_embedding_layers=False)
     file = path / "adapter_config.json"
     config = json.loads(file.read_text())
-    config["base_model_name_or_path"] = backbone.hub_id if backbone.source == "hub" else str(backbone.path)
+    config["base_model_name_or_path"] = _named_body(backbone)
     config["revision"] = backbone.revision if backbone.source == "hub" else None
     config["task_type"] = "FEATURE_EXTRACTION"
     file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _named_body(backbone: Backbone) -> str:
+    """How a body is found that is not copied; a directory from wherever it is asked for."""
+    if backbone.source == "hub":
+        return str(backbone.hub_id)
+    return str(Path(str(backbone.path)).expanduser().resolve())
 
 
 def _sentence_transformer(modules: list[Module], prompt: CarriedPrompt) -> SentenceTransformer:

@@ -24,13 +24,14 @@ class StockEncoder(SentenceEncoder):
 
     Raises:
         ConfigError: sentence-transformers is not installed.
-        EncoderError: it cannot be loaded.
+        EncoderError: it cannot be loaded, or not with this dtype.
     """
 
     def __init__(self, directory: Path, *, dtype: str | None = None, attention: str = "sdpa") -> None:
         super().__init__()
         try:
             from sentence_transformers import SentenceTransformer
+            from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError as error:
             raise ConfigError(f"'{directory}' needs sentence-transformers: pip install 'cse_bench[export]'") from error
         options: dict[str, Any] = {"attn_implementation": attention} | ({"dtype": dtype} if dtype else {})
@@ -38,6 +39,12 @@ class StockEncoder(SentenceEncoder):
             self.model = SentenceTransformer(str(directory), device="cpu", model_kwargs=options)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise EncoderError(f"'{directory}' cannot be loaded: {first_line(error)}") from error
+        behind = [type(module).__name__ for module in self.model if not isinstance(module, Transformer | Pooling)]
+        if behind and dtype not in (None, "float32"):
+            raise EncoderError(
+                f"'{directory}' cannot be opened with dtype={dtype}: what stands behind its body ({', '.join(behind)}) "
+                "computes in float32; leave out dtype"
+            )
         prefix = self.model.prompts.get(self.model.default_prompt_name or "", "")
         limit = self.model.max_seq_length
         if limit is None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from cse_bench.encoders.loading import open_encoder
 from cse_bench.encoders.rounding_noise import rounding_noise
+from cse_bench.errors import EncoderError
 from cse_bench.export import main
 from cse_bench.run import run
 from tests.cli.command import Answer, run_command
@@ -101,6 +103,12 @@ def test_every_method(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = export(monkeypatch, f"run={directory}", f"to={tmp_path}/out")
     assert done.code == 0, done.err
     assert_same_vectors(tmp_path / "out", directory)
+    if method in ("jtcse", "sarcse"):  # their modules are more than a body and a pooling
+        with pytest.raises(EncoderError, match=r"dtype=bfloat16: what stands behind its body .* computes in float32"):
+            open_encoder(str(tmp_path / "out"), dtype="bfloat16")
+    else:
+        whole, half = (open_encoder(str(tmp_path / "out"), dtype=one).encode(SENTENCES) for one in (None, "bfloat16"))
+        assert 0 < np.abs(half - whole).max() < 0.05 * np.abs(whole).max()
 
 
 def test_a_whitened_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +230,53 @@ def test_what_is_wrong_is_one_message(
     assert message.format(**places) in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "x").exists()
+
+
+class Hub:
+    """A Hub of one repository, with the calls of `HfApi` that a push makes."""
+
+    def __init__(self, *files: str) -> None:
+        self.files = {".gitattributes", *files}
+
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+        assert (repository, private, exist_ok) == ("me/mine", True, True)
+
+    def list_repo_files(self, repository: str) -> list[str]:
+        return sorted(self.files)
+
+    def upload_folder(self, *, folder_path: Path, repo_id: str, commit_message: str, delete_patterns: str) -> None:
+        kept = {name for name in self.files if name == ".gitattributes" or not fnmatch(name, delete_patterns)}
+        uploaded = {path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()}
+        self.files = kept | uploaded
+
+
+@pytest.mark.parametrize(
+    ("files", "takes"),
+    [
+        ((), True),
+        (("README.md",), True),
+        (("cse_bench_export.json", "adapter_config.json", "1_Pooling/old.json"), True),
+        (("notes.txt",), False),
+    ],
+)
+def test_a_push_leaves_the_export_and_nothing_else(
+    files: tuple[str, ...], takes: bool, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(*files)
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    done = export(monkeypatch, f"run={runs[0]}", f"to={tmp_path}/out", "push_to_hub=me/mine")
+    written = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert "modules.json" in written
+    if takes:
+        assert done.code == 0, done.err
+        assert hub.files == {".gitattributes"} | written
+    else:
+        assert done.code == 2
+        assert "'me/mine' did not take it: it holds something that is not an export" in done.err
+        assert hub.files == {".gitattributes", "notes.txt"}
 
 
 def test_a_hub_that_is_down_loses_nothing(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

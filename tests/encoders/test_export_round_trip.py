@@ -115,6 +115,20 @@ def test_the_end_of_a_prompt_is_never_cut_off(tiny, tiny_entry, tmp_path):
     model.encode([long])  # and it runs
 
 
+@pytest.mark.parametrize("prompt", [None, "query: {sentence}", EOL])
+def test_a_decoder_tuned_for_chats_embeds_texts(tiny, tiny_entry, tmp_path, prompt):
+    settings = {"prompt": prompt, "pooling": "last_token"}
+    encoder = tiny("tiny_llama", **settings)
+    template = "{% for message in messages %}user: {{ message['content'] }}{% endfor %}"
+    encoder.tokenizer.tokenizer.chat_template = template
+    try:
+        model, _ = exported(encoder, tmp_path / "out", backbone=tiny_entry("tiny_llama", **settings))
+        assert encoder.tokenizer.tokenizer.chat_template == template, "the encoder's own stays as it is"
+    finally:
+        encoder.tokenizer.tokenizer.chat_template = None
+    assert_same(model, encoder.encode(SENTENCES))
+
+
 def test_a_text_without_prompt_is_cut_where_it_was(tiny, tiny_entry, tmp_path):
     encoder = tiny("tiny_roberta")
     texts = ["word " * length for length in (10, 12, 13, 40)]
@@ -226,11 +240,12 @@ def with_acting_adapter(backbone):
 
 
 @pytest.mark.parametrize("adapter", ["merge", "keep"])
-def test_adapters(tiny, entry, lora, tmp_path, adapter):
+def test_adapters(tiny, entry, lora, tmp_path, monkeypatch, adapter):
     body = tiny("tiny_llama")
     body.plain_body.save_pretrained(tmp_path / "body")
     body.tokenizer.tokenizer.save_pretrained(tmp_path / "body")
-    settings = {"path": str(tmp_path / "body"), "pooling": "last_token", "prompt": EOL, "clean_text": "both"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = {"path": "~/body", "pooling": "last_token", "prompt": EOL, "clean_text": "both"}
     encoder = with_acting_adapter(entry("local", adapter=lora, **settings))
     vectors = encoder.encode(SENTENCES)
     bare = build_encoder(entry("local", adapter=None, **settings)).eval().encode(SENTENCES)
@@ -240,6 +255,9 @@ def test_adapters(tiny, entry, lora, tmp_path, adapter):
     assert_same(model, vectors)
     assert (out / "model.safetensors").exists() == (adapter == "merge")
     assert (out / "adapter_model.safetensors").exists() == (adapter == "keep")
+    if adapter == "keep":
+        stated = json.loads((out / "adapter_config.json").read_text())
+        assert stated["base_model_name_or_path"] == str(tmp_path / "body")
 
 
 @pytest.mark.parametrize("layers", [False, True], ids=["pooling only", "layers behind"])

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import AutoTokenizer
 
 from cse_bench.encoders.artifact import save_encoder
 from cse_bench.encoders.loading import open_encoder
@@ -18,7 +21,12 @@ PROMPT = 'This sentence : "{sentence}" means'
 
 def save_plain(encoder, directory):
     encoder.body.save_pretrained(directory)
+    save_tokenizer(encoder, directory)
+
+
+def save_tokenizer(encoder, directory):
     encoder.tokenizer.tokenizer.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture
@@ -180,6 +188,43 @@ def test_max_seq_length_is_honoured(tiny, tmp_path):
     np.testing.assert_allclose(opened.encode(["x" * 50]), encoder.encode(["x" * 10]), atol=1e-5)
 
 
+def test_what_sentence_transformers_saves_is_read_as_it_reads_it(tiny, tmp_path):
+    """Since 6.0 the limit is in the tokenizer's files alone."""
+    save_plain(tiny("tiny_bert", pooling="mean"), tmp_path / "body")
+    body = Transformer(str(tmp_path / "body"), do_lower_case=True)
+    theirs = SentenceTransformer(modules=[body, Pooling(32, "mean")], device="cpu")
+    theirs.max_seq_length = 12
+    theirs.save(str(tmp_path / "st"))
+    theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    opened = open_encoder(str(tmp_path / "st"))
+    assert opened.tokenizer.max_positions == theirs.max_seq_length == 12
+    texts = [*SENTENCES[:2], "LOUD", "x" * 50]
+    np.testing.assert_allclose(opened.encode(texts), theirs.encode(texts), atol=1e-5)
+
+
+def test_lower_case_is_honoured(tiny, tmp_path):
+    """As files of before 6.0 ask for it; the tokenizer's own may know nothing of it."""
+    encoder = tiny("tiny_bert", pooling="mean")
+    model = sentence_transformers(
+        tmp_path / "st", encoder, pooling=flags({"mean_tokens"}), settings={"do_lower_case": True}
+    )
+    theirs = SentenceTransformer(model, device="cpu").encode(["LOUD words"])
+    np.testing.assert_allclose(open_encoder(model).encode(["LOUD words"]), theirs, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(["loud words"]), theirs, atol=1e-5)
+
+
+def test_a_chat_is_refused(tiny, tmp_path):
+    encoder = tiny("tiny_llama", pooling="last_token")
+    encoder.body.save_pretrained(tmp_path / "body")
+    tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(encoder, tmp_path / "body"))
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "body")
+    modules = [Transformer(str(tmp_path / "body")), Pooling(32, "lasttoken")]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "st"))
+    with pytest.raises(EncoderError, match="write every text as a turn of a chat"):
+        open_encoder(str(tmp_path / "st"))
+
+
 def test_a_limit_beyond_the_model_is_the_models(tiny, tmp_path):
     model = sentence_transformers(
         tmp_path / "st", tiny("tiny_roberta"), pooling=flags({"cls_token"}), settings={"max_seq_length": 5000}
@@ -217,14 +262,16 @@ def test_a_directory_without_a_model_is_one_error(tmp_path):
         open_encoder(str(tmp_path), pooling="cls")
 
 
+@pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("weights", ["safetensors", "bin"])
-def test_a_hub_model_is_fetched_with_its_weights_and_nothing_else(tiny, tmp_path, monkeypatch, weights):
+def test_a_hub_model_is_fetched_with_its_weights_and_nothing_else(tiny, tmp_path, monkeypatch, weights, trusted):
     """Older models, the published SimCSE ones among them, have no safetensors; newer ones have both."""
     encoder = tiny("tiny_bert", pooling="cls")
     hub, cache = tmp_path / "hub", tmp_path / "cache"
     save_plain(encoder, hub)
     torch.save(encoder.body.state_dict(), hub / "pytorch_model.bin")
     (hub / "flax_model.msgpack").write_bytes(b"large")
+    (hub / "modeling.py").write_text("raise AssertionError('not asked for by config.json')")
     if weights == "bin":
         (hub / "model.safetensors").unlink()
 
@@ -239,7 +286,8 @@ def test_a_hub_model_is_fetched_with_its_weights_and_nothing_else(tiny, tmp_path
         return str(cache)
 
     monkeypatch.setattr("cse_bench.encoders.loading.snapshot_download", snapshot_download)
-    same(open_encoder("someone/model", pooling="cls"), encoder)
+    same(open_encoder("someone/model", pooling="cls", trust_remote_code=trusted), encoder)
+    assert (cache / "modeling.py").exists() == trusted
     assert (cache / "pytorch_model.bin").exists() == (weights == "bin")
     assert not (cache / "flax_model.msgpack").exists()
 

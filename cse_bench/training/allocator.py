@@ -7,6 +7,12 @@ _M_MMAP_THRESHOLD = -3  # from malloc.h
 _LARGE_BYTES = 2**18
 
 
+def give_back_freed_memory() -> None:
+    """What was freed and lies at hand for reuse goes back to the system, in as far as glibc can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def give_back_large_blocks() -> None:
     """Blocks of 256 KiB and more get pages of their own, which go back to the system as soon as they are freed.
 

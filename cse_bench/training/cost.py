@@ -1,6 +1,7 @@
 """What a run costs: time, rate, tokens, memory. A method is compared with what it costs beside what it scores."""
 
 import contextlib
+import gc
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cse_bench.encoders.encoder import SentenceEncoder
+from cse_bench.training.allocator import give_back_freed_memory
 from cse_bench.training.gather import world_size
 
 # What inference cost is counted on: 24 words, about what an STS or Wikipedia sentence has.
@@ -123,6 +125,8 @@ class CostMeter(lightning.Callback):
 
 def reset_peak_memory() -> None:
     """Starts the peaks anew: a run of a sweep does not inherit the peak of the one before it in the same process."""
+    gc.collect()
+    give_back_freed_memory()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         for index in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(index)

@@ -28,6 +28,27 @@ print(resident() - before - sum(map(len, kept)))
 """
 
 
+# Blocks on the heap below one that stays: glibc gives back what lies at its end by itself.
+BELOW_ONE_THAT_STAYS = """
+blocks = [bytearray(64 << 10) for _ in range(2048)]
+kept = blocks.pop()
+del blocks
+before = resident()
+if sys.argv[2] == "yes":
+    allocator.give_back_freed_memory()
+print(before - resident())
+"""
+BEGINNING = PATTERN[: PATTERN.index("if sys")]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_goes_back_when_asked() -> None:
+    command = [sys.executable, "-c", BEGINNING + BELOW_ONE_THAT_STAYS, str(Path(allocator.__file__))]
+    given_back = [int(subprocess.run([*command, answer], **OPTIONS).stdout) for answer in ("yes", "no")]
+    assert given_back[0] > 100 * 2**20
+    assert given_back[1] < 2**20
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_what_is_freed_does_not_stay_with_the_process() -> None:
     left = [

@@ -2,11 +2,13 @@
 
 The whole resolved config counts, less the keys listed here, so that no option can be forgotten: matching runs by a
 hand-picked list of keys resumes the wrong run sooner or later. Beside the config count the content of what it names by
-a path (corpus, weights, encoders of other runs) and the `version` of its method and tasks.
+a path (corpus, weights, encoders of other runs) and the `version` of its method and tasks. Of a method or task that is
+not of this package the file counts that defines it: it is edited between two runs, and nobody raises a version then.
 """
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +99,8 @@ def _beyond_config(config: RunConfig) -> dict[str, Any]:
     for key, component in {"method": config.method, **parts}.items():
         if (version := _version(component)) > 1:
             facts[f"{key}.version"] = version
+        if code := _code_from_elsewhere(component):
+            facts[f"{key}.code"] = code
     for name, before in locate(config.method.target).prerequisites(config).items():
         facts |= {f"{name}: {key}": value for key, value in _beyond_config(before).items() if "evaluation." not in key}
         facts |= {f"{name}: {key}": content_of_encoder(path) for key, path in _own_encoders(before, config).items()}
@@ -113,6 +117,18 @@ def _version(component: Component) -> int:
     """The version of a definition: raised whenever the numbers of equal settings change; 1 where a class has none."""
     version = getattr(locate(component.target), "version", 1)
     return version if isinstance(version, int) else 1
+
+
+def _code_from_elsewhere(component: Component) -> str | None:
+    """SHA-256 of the file that defines a class of the user's own; None: a class of this package, or no file."""
+    target = locate(component.target)
+    if target.__module__.partition(".")[0] == __package__.partition(".")[0]:
+        return None
+    try:
+        file = inspect.getsourcefile(target)
+    except TypeError:  # compiled
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
 
 
 def _replace(content: dict[str, Any], key: str, value: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cse_bench.config.bind import build
-from cse_bench.config.identity import content_of_encoder, group_identity, identity
-from cse_bench.config.schema import RunConfig
+from cse_bench.config.identity import _code_from_elsewhere, content_of_encoder, group_identity, identity
+from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.checksums import remembered_sha256
 from cse_bench.data.packages import file_sha256
 from cse_bench.errors import DataError
@@ -122,3 +122,29 @@ def test_checksums_are_remembered_until_the_file_changes(tmp_path: Path) -> None
     assert remembered_sha256(file) == file_sha256(file) != first
     shutil.copy(file, tmp_path / "other")
     assert remembered_sha256(tmp_path / "other") == remembered_sha256(file)
+
+
+@pytest.mark.parametrize("edited", ["method", "task"])
+def test_edited_code_of_ones_own_is_another_run(edited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer's loop: the method is changed, and the same command given again."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method, task = (tmp_path / f"own_{part}_{edited}.py" for part in ("method", "task"))
+    method.write_text("from cse_bench.methods.simcse import SimCSE\n\nclass Mine(SimCSE): ...\n")
+    task.write_text("from tests.tiny import PairScore\n\nclass Mine(PairScore): ...\n")
+    config = config_in(
+        tmp_path / "run",
+        f"method._target_={method.stem}.Mine",
+        *(text.replace(f"{PairScore.__module__}.PairScore", f"{task.stem}.Mine") for text in task_overrides()),
+    )
+    before = id_of(config), group_identity(config, corpus_fingerprint="c")
+    assert before == (id_of(config), group_identity(config, corpus_fingerprint="c"))
+    with (method if edited == "method" else task).open("a") as file:
+        file.write("# another one\n")
+    after = id_of(config), group_identity(config, corpus_fingerprint="c")
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_code_of_this_package_is_no_content() -> None:
+    assert _code_from_elsewhere(Component.model_validate({"_target_": "cse_bench.methods.simcse.SimCSE"})) is None
+    assert _code_from_elsewhere(Component.model_validate({"_target_": "builtins.dict"})) is None

@@ -19,6 +19,7 @@ from cse_bench.data.length_split import length_pieces, pieces_in_order
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import Encoder
 from cse_bench.errors import DataError, TrainingError
+from cse_bench.methods.contract import check_parts, check_represented, check_views
 from cse_bench.methods.method import Method
 from cse_bench.methods.preparation import Preparation
 from cse_bench.training.cost import TokenCount
@@ -183,13 +184,16 @@ class ContrastiveMethod(Method, ABC):
         self.tokens.real += real
         self.tokens.padded += real if self.packs(rows) else rows.ids.numel()
         if self.gradient_cache_rows is None or not torch.is_grad_enabled():
-            return function(rows)
+            found = function(rows)
+            check_represented(self, found, rows=len(rows))
+            return found
         # Nothing but the result is kept; the backward computes the piece again, with the same dropout masks. The
         # objective in between sees all rows, so this is gradient caching: same loss, same gradients.
         # Through a tensor, from whose device it is known which generators have to be put back.
         recomputed: Representations = checkpoint(
             lambda ids: function(replace(rows, ids=ids)), rows.ids, use_reentrant=False
         )
+        check_represented(self, recomputed, rows=len(rows))
         return recomputed
 
     def loss_of(self, batch: TokenRows) -> dict[str, Tensor]:
@@ -199,6 +203,7 @@ class ContrastiveMethod(Method, ABC):
     def _joined_representations(self, batch: TokenRows) -> Representations:
         self.tokens.sentences += len(batch)
         rows = self.views(batch)
+        check_views(self, rows, sentences=len(batch))
         self._check_views_differ(rows)
         views = rows.num_views
         local = {name: tensor.unflatten(0, (views, -1)) for name, tensor in self.represent_all(rows).items()}
@@ -214,6 +219,7 @@ class ContrastiveMethod(Method, ABC):
         self._sentences = batch.sentence.tolist()
         joined = self._joined_representations(batch)
         parts = self._objective_of(joined)
+        check_parts(self, parts)
         if is_looked_at(self.trainer, device=self.device):
             check_loss(parts, joined, batch=batch, tokenizer=self.encoder.tokenizer, step=self.trainer.global_step + 1)
         with torch.no_grad():

@@ -12,6 +12,8 @@ from cse_bench.config.schema import Optimizer, RunConfig
 from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 
+STATUSES = ("official code", "paper", "own reading", "baseline")
+
 
 class Shared(TypedDict):
     """What every method is given by the framework and hands on to its base class: `**shared: Unpack[Shared]`."""

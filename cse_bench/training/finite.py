@@ -69,7 +69,7 @@ def check_loss(
     sentences = [one for rank in objects_of_ranks(_beginnings(batch, tokenizer)) for one in rank]
     is_hit = torch.stack([rows.any(dim=0).cpu() for rows in bad.values()]).any(dim=0)
     where = f" ({_some([sentences[i] for i in is_hit.nonzero().flatten()])})" if causes else ""
-    why = " and ".join(causes) or "every row that went into it is finite"
+    why = " and ".join(causes) or "every row that went into it is finite, so look at the method's objective first"
     raise TrainingError(f"step {step}: {', '.join(losses)}; {why}{where}. {_ADVICE}")
 
 

@@ -1,5 +1,6 @@
 """`python -m cse_bench`: composes the config and hands over. torch is imported only when a run starts."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -101,6 +102,9 @@ def command_line(entry: Callable[[], object], *, config_name: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Hydra would print its own short message and exit; we want to add what is allowed.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # What they say at import: fonts that were looked for, and CPU kernels that nothing here would use.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     arguments = sys.argv[1:]
     try:
         if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):

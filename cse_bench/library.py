@@ -76,11 +76,12 @@ def load_run(directory: str | Path) -> Run:
     return Run(path, results)
 
 
-def compose_config(*overrides: str) -> RunConfig:
+def compose_config(*overrides: str, config_dir: str | Path | None = None) -> RunConfig:
     """The complete, checked config of a run: what `python -m cse_bench OVERRIDES` would run, published recipes and all.
 
     Args:
         overrides: as on the command line, e.g. `"method=simcse", "backbone=bert_tiny", "method.temperature=0.1"`.
+        config_dir: a folder of configs of one's own beside ours, as `--config-dir` on the command line.
 
     Raises:
         ConfigError: with every problem found.
@@ -91,13 +92,15 @@ def compose_config(*overrides: str) -> RunConfig:
     from cse_bench.config.composition import hydra_of
     from cse_bench.config.location import conf_directory
     from cse_bench.config.messages import refuse
-    from cse_bench.config.overrides import check_overrides
+    from cse_bench.config.overrides import check_overrides, searched
     from cse_bench.config.validate import validate_run
 
-    refuse(check_overrides(overrides, conf=conf_directory(), config_name="config"))
+    own = [] if config_dir is None else [Path(config_dir).expanduser().absolute()]
+    arguments = [*(f"--config-dir={folder}" for folder in own), *overrides]
+    refuse(check_overrides(arguments, conf=conf_directory(), config_name="config"))
     with hydra_of(conf_directory()):
         try:
-            config = compose("config", overrides=list(overrides))
+            config = compose("config", overrides=[*overrides, *searched(own)])
         except HydraException as error:
             raise ConfigError(f"the config cannot be composed: {str(error).splitlines()[0]}") from error
     return validate_run(config)
@@ -115,24 +118,29 @@ def build_training(
     Args:
         config: see `compose_config`.
         sentences: to train on; None: the corpus of the config.
-        method: a class of one's own instead of the config's, with the same arguments.
+        method: a class of one's own instead of the config's, with the same arguments. A class with others is named by
+            the config instead, in a YAML file (`config_dir` of `compose_config`) or by `method._target_=module.Class`.
 
     Returns:
         The method, in train mode and prepared (pairs mined, teachers loaded), and the data.
 
     Raises:
-        ConfigError: the method does not train, or needs runs that would not be of these sentences.
+        ConfigError: the method does not train, has other arguments than the config, or needs runs that would not be of
+            these sentences.
         CSEBenchError: the data or the weights are not what the config needs.
     """
     import torch
 
-    from cse_bench.config.bind import build, locate
+    from cse_bench.config.bind import argument_problems, build, locate
+    from cse_bench.config.messages import refuse
+    from cse_bench.config.validate import SUPPLIED
     from cse_bench.data.corpora import Corpus
     from cse_bench.data.sentence_list import SentenceList
     from cse_bench.run import run_prerequisites, saved_encoders
     from cse_bench.training.train import method_and_data
 
     kind = method or locate(config.method.target)
+    refuse(argument_problems(kind, config.method.arguments(), at="method", supplied=SUPPLIED["method"]))
     if not kind.trains:
         raise ConfigError(f"method: {kind.__name__} does not train; its encoder is that of a run (load_run)")
     before = kind.prerequisites(config)

@@ -54,6 +54,7 @@ config = compose_config(
     "data.global_batch_size=16",
     "evaluation=none",
     "trainer.max_steps=5",
+    "paths.output_dir=library_use",  # not outputs: it has no scores that a report could compare
 )
 done = load_run(run(config)["directory"])
 print(done.directory, f"{done.metrics['cost/train_sentences_per_s']:.0f} sentences/s")

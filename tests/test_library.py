@@ -4,7 +4,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import lightning
 import numpy as np
@@ -18,6 +18,7 @@ from cse_bench import Encoder, build_training, compose_config, load_run
 from cse_bench.encoders.artifact import load_encoder, save_encoder
 from cse_bench.encoders.encoder import build_encoder
 from cse_bench.errors import ConfigError, DataError
+from cse_bench.methods.method import Shared
 from cse_bench.methods.simcse import SimCSE
 from cse_bench.run import run
 from tests.methods.every import METHODS, NEEDS, overrides_of
@@ -111,6 +112,36 @@ def test_a_class_of_ones_own(tmp_path: Path) -> None:
     module, data = build_training(config, made_up_sentences(20), method=Doubled)
     assert isinstance(module, Doubled)
     own_trainer(1, tmp_path).fit(module, data)
+
+
+class Counted(SimCSE):
+    """With an argument of its own, and without those of its base."""
+
+    def __init__(self, *, dropped: int, **shared: Unpack[Shared]) -> None:
+        super().__init__(temperature=0.05, head="none", views="dropout", **shared)
+        self.dropped = dropped
+
+
+def test_a_class_with_other_arguments_than_the_config(tmp_path: Path) -> None:
+    common = ("backbone=tiny_bert", "data.global_batch_size=8", f"paths.cache={tmp_path}")
+    with pytest.raises(ConfigError, match=r"method.dropped: this key is required (.*\n)+.*method.head: unknown key"):
+        build_training(compose_config(*common), made_up_sentences(20), method=Counted)
+    own = (f"method._target_={__name__}.Counted", "~method.head", "~method.views", "~method.temperature")
+    module, _ = build_training(compose_config(*common, *own, "+method.dropped=3"), made_up_sentences(20))
+    assert type(module).__name__ == "Counted"
+    assert module.dropped == 3
+
+
+def test_configs_of_ones_own(tmp_path: Path) -> None:
+    """As with --config-dir on the command line."""
+    folder = Path(__file__).parent / "methods" / "eighth"
+    config = compose_config("method=swapped_words", "method.temperature=0.2", "backbone=tiny_bert", config_dir=folder)
+    assert config.method.target.endswith("SwappedWords")
+    assert config.method.arguments() == {"temperature": 0.2}
+    with pytest.raises(ConfigError, match="no option 'swapped_words'"):
+        compose_config("method=swapped_words")
+    with pytest.raises(ConfigError, match=f"--config-dir: there is no directory {tmp_path}/no"):
+        compose_config("method=swapped_words", config_dir=tmp_path / "no")
 
 
 @pytest.mark.filterwarnings(*OWN_TRAINER, "ignore:.*torchrun")

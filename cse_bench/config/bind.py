@@ -7,7 +7,7 @@ are left out.
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Unpack, get_origin, get_type_hints
 
@@ -72,9 +72,16 @@ def bind(component: Component, *, at: str, supplied: frozenset[str] = frozenset(
     except ConfigError as error:
         yield Problem(f"{at}._target_", str(error))
         return
+    yield from argument_problems(target, component.arguments(), at=at, supplied=supplied)
+
+
+def argument_problems(
+    target: Any, arguments: Mapping[str, Any], *, at: str, supplied: frozenset[str]
+) -> Iterator[Problem]:
+    """As `bind`, for what is located already."""
     model = signature_model(target, supplied=supplied)
     try:
-        model.model_validate(component.arguments())
+        model.model_validate(arguments)
     except ValidationError as error:
         yield from problems_of(error, at=at, known=list(model.model_fields))
 

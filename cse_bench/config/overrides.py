@@ -127,6 +127,7 @@ def check_overrides(arguments: Sequence[str], *, conf: Path, config_name: str) -
     """
     problems: list[Problem] = []
     own = _own_folders(arguments)
+    problems += [Problem("--config-dir", f"there is no directory {path}") for path in own if not path.is_dir()]
     groups = _groups([conf, *own])
     group_choices: list[str] = []
     plain: list[Override] = []
@@ -184,10 +185,14 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
     return hint or (f"; known keys here: {', '.join(sorted(siblings))}" if siblings else "")
 
 
+def searched(own: Sequence[Path]) -> list[str]:
+    """The override by which Hydra looks into config folders of the user's own, too; none where there are none."""
+    return ["hydra.searchpath=[" + ",".join(f"'file://{path}'" for path in own) + "]"] if own else []
+
+
 def _compose(conf: Path, config_name: str, group_choices: list[str], *, own: Sequence[Path]) -> DictConfig:
     """The config with the valid group choices, or the default one when they do not compose together."""
-    if own:
-        group_choices = [*group_choices, "hydra.searchpath=[" + ",".join(f"'file://{path}'" for path in own) + "]"]
+    group_choices = [*group_choices, *searched(own)]
     with hydra_of(conf):
         try:
             return compose(config_name, overrides=group_choices)

@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tokenizers import normalizers
 
+from cse_bench.config.messages import nearest
 from cse_bench.config.schema import Backbone
 from cse_bench.encoders.artifact import is_saved_encoder, load_encoder
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder, build_encoder
@@ -140,8 +141,11 @@ def _download(model: str, *, with_code: bool) -> Path:
             directory = Path(snapshot_download(model, allow_patterns=[*files, "pytorch_model*.bin"]))
         return directory
     except (HFValidationError, HfHubHTTPError, OSError) as error:
+        parent = Path(model).expanduser().parent
+        beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
         raise EncoderError(
             f"model='{model}' is neither a directory here nor a model that the Hub gives: {first_line(error)}"
+            f"{nearest(Path(model).name, beside)}"
         ) from error
 
 

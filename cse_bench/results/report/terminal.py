@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from cse_bench.results.collect import Collection, Group
+from cse_bench.results.collect import Block, Collection, Group
 from cse_bench.results.report.findings import Evidence, findings
 from cse_bench.results.report.scores import score_table
 from cse_bench.results.report.tables import Table, with_status
@@ -16,13 +16,14 @@ from cse_bench.results.tables import print_lines, print_table
 _SHOWN = ("method", "n", "mean", "both", "seeds", "p_best")
 _BROADER = ("both", "seeds")  # where a group has neither, its interval over test pairs is shown
 _LEFT_OUT_SHOWN = 10
+_NAMED = 3
 
 
 def print_report(collection: Collection, analyses: Sequence[Sequence[Analysis]], page: Path) -> None:
     """Prints the headline of each block, the findings, what was left out, and where the page is."""
-    for of_block in analyses:
+    for block, of_block in zip(collection.blocks, analyses, strict=True):
         if not of_block:
-            print_lines(["a block of runs has none of the usual metrics; name one with metric=...", ""])
+            print_lines([_without_metrics(block), ""])
             continue
         first = of_block[0]
         facts = ", ".join(f"{name} {value}" for name, value in first.block.facts.items())
@@ -34,6 +35,15 @@ def print_report(collection: Collection, analyses: Sequence[Sequence[Analysis]],
     if len(left_out) > _LEFT_OUT_SHOWN:
         print_lines([f"left out: {len(left_out) - _LEFT_OUT_SHOWN} more, see the page"])
     print_lines([f"report: {page}"])
+
+
+def _without_metrics(block: Block) -> str:
+    names = [run.directory.name for group in block.groups for run in group.runs]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"not compared, without any of the usual metrics: {', '.join(names[:_NAMED])}{more}; name a metric with "
+        "metric=..., or leave them out of runs=..."
+    )
 
 
 def _words(part: str | Group) -> str:

@@ -257,6 +257,13 @@ def test_nothing_there_is_one_error(model, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_run_is_guessed(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "simcse-bert_tiny-s0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EncoderError, match="did you mean 'simcse-bert_tiny-s0'"):
+        open_encoder("outputs/simsce-bert_tiny-s0")
+
+
 def test_a_directory_without_a_model_is_one_error(tmp_path):
     with pytest.raises(EncoderError, match=r"is not a model directory: no config.json"):
         open_encoder(str(tmp_path), pooling="cls")

@@ -8,7 +8,7 @@ import torch
 
 from cse_bench import build_training, compose_config
 from cse_bench.data.rows import rows_of
-from cse_bench.errors import TrainingError
+from cse_bench.errors import ConfigError, TrainingError
 from cse_bench.methods.simcse import SimCSE
 from tests.tiny import made_up_sentences
 
@@ -85,3 +85,11 @@ def test_what_is_right_passes() -> None:
     config = compose_config("backbone=tiny_bert", "data.global_batch_size=8")
     module, _ = build_training(config, made_up_sentences(20))
     assert module.loss_of(rows_of([[1, 5, 6, 2]] * 3))["loss"].isfinite()
+
+
+def test_a_status_is_one_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimCSE, "status", "mine")
+    with pytest.raises(
+        ConfigError, match="SimCSE.status is 'mine'; it has to be official code, paper, own reading, base"
+    ):
+        compose_config("backbone=tiny_bert", "data.global_batch_size=8")

@@ -12,6 +12,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
+from hydra.version import getbase
 
 import cse_bench
 from cse_bench import Encoder, build_training, compose_config, load_run
@@ -54,12 +56,14 @@ def test_import_is_cheap_and_names_are_there() -> None:
 def test_composing_inside_a_hydra_program(tmp_path: Path) -> None:
     """There is one Hydra in a process, and a program of the user's own, or a notebook, may have it."""
     (tmp_path / "theirs.yaml").write_text("answer: 42")
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+    with initialize_config_dir(str(tmp_path), version_base="1.2", job_name="theirs"):
         assert compose_config("seed=7", "backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none").seed == 7
         assert compose("theirs").answer == 42
         with pytest.raises(ConfigError, match="unknown"):
             compose_config("seeed=7")
         assert compose("theirs").answer == 42
+        assert str(getbase()) == "1.2"
+        assert JobRuntime.instance().get("name") == "theirs"
     assert not GlobalHydra.instance().is_initialized()
     assert compose_config("seed=7", "backbone=tiny_bert", "data=wikipedia_sample", "evaluation=none").seed == 7
     assert not GlobalHydra.instance().is_initialized()
@@ -130,6 +134,15 @@ def test_a_class_with_other_arguments_than_the_config(tmp_path: Path) -> None:
     module, _ = build_training(compose_config(*common, *own, "+method.dropped=3"), made_up_sentences(20))
     assert type(module).__name__ == "Counted"
     assert module.dropped == 3
+
+
+def test_a_class_that_names_what_it_is_given(tmp_path: Path) -> None:
+    class Plain(SimCSE):
+        def __init__(self, *, encoder: Encoder, temperature: float, head: str, views: str, **rest: Any) -> None:
+            super().__init__(encoder=encoder, temperature=temperature, head="none", views="dropout", **rest)
+
+    config = compose_config("backbone=tiny_bert", "data.global_batch_size=8", f"paths.cache={tmp_path}")
+    assert isinstance(build_training(config, made_up_sentences(20), method=Plain)[0], Plain)
 
 
 def test_configs_of_ones_own(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
+from hydra.version import VersionBase
 
 
 @contextmanager
@@ -14,12 +16,14 @@ def hydra_of(conf: Path) -> Iterator[None]:
 
     There is one Hydra in a process: whoever calls from a `@hydra.main` of their own keeps theirs.
     """
-    theirs = GlobalHydra.instance().hydra
+    theirs, bases, job = GlobalHydra.instance().hydra, VersionBase.instance(), JobRuntime.instance()
+    base = bases.version_base
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(conf), job_name=job.get("name"), version_base="1.3"):
             yield
     finally:
+        bases.version_base = base
         GlobalHydra.instance().clear()
         if theirs is not None:
             GlobalHydra.instance().initialize(theirs)

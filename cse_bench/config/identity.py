@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,14 @@ def _code_from_elsewhere(component: Component) -> str | None:
     target = locate(component.target)
     if target.__module__.partition(".")[0] == __package__.partition(".")[0]:
         return None
+    return _loaded_code(target)
+
+
+@cache  # the class was loaded once: what is edited afterwards, in the middle of a sweep, is not what runs
+def _loaded_code(target: Any) -> str | None:
     try:
         file = inspect.getsourcefile(target)
-    except TypeError:  # compiled
+    except (TypeError, OSError):  # compiled, or typed in
         return None
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
 

@@ -23,7 +23,7 @@ from cse_bench.config.schema import (
 from cse_bench.config.strategy import sharding_problems, unshardable_problems
 from cse_bench.encoders.adapters import quantisation_problem
 from cse_bench.errors import ConfigError, EncoderError
-from cse_bench.methods.method import STATUSES
+from cse_bench.methods.method import STATUSES, Shared
 from cse_bench.training.devices import device_problems
 from cse_bench.training.precision import has_bfloat16, resolve_precision
 
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # What the framework passes itself, by the config path of the component.
 SUPPLIED = {
-    "method": frozenset(),  # through `**shared`, see `cse_bench.methods.method.Shared`
+    "method": frozenset(Shared.__annotations__),  # as a rule through `**shared: Unpack[Shared]`
     "data.corpus": frozenset(),
     "trainer": frozenset(
         {
@@ -195,8 +195,8 @@ def _combination_problems(run: RunConfig, *, here: bool) -> Iterator[Problem]:
     """Impossible combinations, each valid by itself."""
     method = locate(run.method.target)
     trainer = run.trainer.arguments()
-    if method.status not in STATUSES:  # it stands beside every result
-        yield Problem("method", f"{method.__name__}.status is '{method.status}'; it has to be {', '.join(STATUSES)}")
+    if (status := getattr(method, "status", None)) not in STATUSES:  # it stands beside every result
+        yield Problem("method", f"{method.__name__}.status is {status!r}; it has to be one of {', '.join(STATUSES)}")
     if here and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)
     if method.trains:

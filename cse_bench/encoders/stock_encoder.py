@@ -31,7 +31,6 @@ class StockEncoder(SentenceEncoder):
         super().__init__()
         try:
             from sentence_transformers import SentenceTransformer
-            from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError as error:
             raise ConfigError(f"'{directory}' needs sentence-transformers: pip install 'cse_bench[export]'") from error
         options: dict[str, Any] = {"attn_implementation": attention} | ({"dtype": dtype} if dtype else {})
@@ -39,12 +38,6 @@ class StockEncoder(SentenceEncoder):
             self.model = SentenceTransformer(str(directory), device="cpu", model_kwargs=options)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise EncoderError(f"'{directory}' cannot be loaded: {first_line(error)}") from error
-        behind = [type(module).__name__ for module in self.model if not isinstance(module, Transformer | Pooling)]
-        if behind and dtype not in (None, "float32"):
-            raise EncoderError(
-                f"'{directory}' cannot be opened with dtype={dtype}: what stands behind its body ({', '.join(behind)}) "
-                "computes in float32; leave out dtype"
-            )
         prefix = self.model.prompts.get(self.model.default_prompt_name or "", "")
         limit = self.model.max_seq_length
         if limit is None:
@@ -54,6 +47,12 @@ class StockEncoder(SentenceEncoder):
         )
         self.pooling = " + ".join(type(module).__name__ for module in self.model)
         self.provenance = {"source": "sentence-transformers", "model": str(directory)}
+        try:
+            self.encode(["Tea"])
+        except RuntimeError as error:  # layers behind the body that compute in float32, and take nothing else
+            raise EncoderError(
+                f"'{directory}' ({self.pooling}) cannot be used with dtype={dtype}, leave it out: {first_line(error)}"
+            ) from error
 
     @property
     def width(self) -> int:

@@ -242,6 +242,8 @@ class ContrastiveMethod(Method, ABC):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             first, second = (self.represent(rows.take(index + view * sentences, length=length)) for view in (0, 1))
+            for found in (first, second):
+                check_represented(self, found, rows=probed)
         if all(torch.equal(tensor, second[name]) for name, tensor in first.items()):
             if self.global_step == 0 and self.encoder.adapter_dropout > 0:
                 self._views_checked = False  # low-rank updates start at zero, dropped out or not: looked at again

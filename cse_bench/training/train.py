@@ -248,7 +248,8 @@ def _check_unchanged(config: RunConfig, directory: RunDirectory, corpus: Corpus)
         return
     # The identity is a hash, which does not tell which of them it was.
     encoders = [f"the encoder {path} ({key})" for key, path in encoders_by_path(config).items()]
-    what = " or ".join([f"the corpus '{corpus.name}'", *encoders])
+    own = [] if config.method.target.startswith("cse_bench.") else [f"the file of {config.method.target}"]
+    what = " or ".join([f"the corpus '{corpus.name}'", *encoders, *own])
     raise DataError(
         f"{what} was changed after this run had started; run the same command again, and what was changed gets a run "
         "of its own, or put the old one back"

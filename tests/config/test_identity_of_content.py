@@ -2,11 +2,18 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cse_bench.config.bind import build
-from cse_bench.config.identity import _code_from_elsewhere, content_of_encoder, group_identity, identity
+from cse_bench.config.identity import (
+    _code_from_elsewhere,
+    _loaded_code,
+    content_of_encoder,
+    group_identity,
+    identity,
+)
 from cse_bench.config.schema import Component, RunConfig
 from cse_bench.data.checksums import remembered_sha256
 from cse_bench.data.packages import file_sha256
@@ -140,6 +147,8 @@ def test_edited_code_of_ones_own_is_another_run(edited: str, tmp_path: Path, mon
     assert before == (id_of(config), group_identity(config, corpus_fingerprint="c"))
     with (method if edited == "method" else task).open("a") as file:
         file.write("# another one\n")
+    assert before[0] == id_of(config), "what this process has loaded is what it was"
+    _loaded_code.cache_clear()  # as in another process
     after = id_of(config), group_identity(config, corpus_fingerprint="c")
     assert before[0] != after[0]
     assert before[1] != after[1]
@@ -148,3 +157,9 @@ def test_edited_code_of_ones_own_is_another_run(edited: str, tmp_path: Path, mon
 def test_code_of_this_package_is_no_content() -> None:
     assert _code_from_elsewhere(Component.model_validate({"_target_": "cse_bench.methods.simcse.SimCSE"})) is None
     assert _code_from_elsewhere(Component.model_validate({"_target_": "builtins.dict"})) is None
+
+
+def test_code_that_was_typed_in_has_no_file() -> None:
+    typed_in: dict[str, Any] = {"__name__": "typed_in"}
+    exec("class Mine: ...", typed_in)
+    assert _loaded_code(typed_in["Mine"]) is None

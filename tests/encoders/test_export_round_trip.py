@@ -15,6 +15,7 @@ from cse_bench.encoders.pooling import POOLING
 from cse_bench.encoders.readout import Readout
 from cse_bench.encoders.rounding_noise import rounding_noise
 from cse_bench.encoders.stock_directory import _tolerance, write_stock_directory
+from cse_bench.encoders.stock_encoder import StockEncoder
 from cse_bench.encoders.summed import SummedEncoders
 from cse_bench.encoders.text_cnn import TextCNN
 from cse_bench.encoders.whitening import moments, whitening_map
@@ -265,8 +266,10 @@ def test_half_precision(tiny_entry, tmp_path, layers):
     settings = {"dtype": "bfloat16", "pooling": "first_last_mean" if layers else "mean"}
     encoder = build_encoder(tiny_entry("tiny_bert", **settings)).eval()
     _, written = exported(encoder, tmp_path / "out", backbone=tiny_entry("tiny_bert", **settings))
-    # Layers of sentence-transformers are in float32, and cannot take states in bfloat16.
+    # Layers of sentence-transformers are in float32, and not all of them can take states in bfloat16.
     assert written.dtype == ("float32" if layers else "bfloat16")
+    half = StockEncoder(tmp_path / "out", dtype="bfloat16").encode(SENTENCES)
+    np.testing.assert_allclose(half, encoder.encode(SENTENCES), atol=0.05)
 
 
 def test_plain_transformers_reads_the_body(tiny, tiny_entry, tmp_path):

@@ -34,6 +34,10 @@ SLIPS: dict[str, tuple[dict[str, Any], str]] = {
         {"represent": lambda self, rows: {"z": self.encoder(rows).tolist()}},
         r"Slip.represent gives as 'z' a list for \d+ rows",
     ),
+    "represent: nothing": (
+        {"represent": lambda self, rows: {}},
+        "Slip.represent gives a dict; it has to give tensors by name",
+    ),
     "objective: a tensor": (
         {"objective": lambda self, representations: representations["z"].sum()},
         r"Slip.objective gives a tensor \(\); it has to give {'loss': scalar, ...}",
@@ -73,7 +77,6 @@ def test_a_slip_is_told(slip: str, cached: bool, tmp_path: Any) -> None:
         *(["data.gradient_cache_rows=4"] if cached else []),
     )
     module, data = build_training(config, made_up_sentences(20), method=type("Slip", (SimCSE,), parts))
-    module._views_checked = True  # that look would come first
     trainer = lightning.Trainer(
         max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -90,6 +93,9 @@ def test_what_is_right_passes() -> None:
 def test_a_status_is_one_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimCSE, "status", "mine")
     with pytest.raises(
-        ConfigError, match="SimCSE.status is 'mine'; it has to be official code, paper, own reading, base"
+        ConfigError, match="SimCSE.status is 'mine'; it has to be one of official code, paper, own read"
     ):
+        compose_config("backbone=tiny_bert", "data.global_batch_size=8")
+    monkeypatch.delattr(SimCSE, "status")
+    with pytest.raises(ConfigError, match="SimCSE.status is None"):
         compose_config("backbone=tiny_bert", "data.global_batch_size=8")

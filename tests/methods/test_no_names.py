@@ -10,7 +10,7 @@ import cse_bench
 
 PACKAGE = Path(cse_bench.__file__).parent
 # What methods share lies beside them.
-SHARED = {"__init__", "base", "head", "dropout_views", "method", "preparation", "training_free"}
+SHARED = {"__init__", "base", "contract", "head", "dropout_views", "method", "preparation", "training_free"}
 EXCEPTIONS = {
     ("run.py", "untrained"),  # the baseline that every result is compared with, by design,
     ("results/tables.py", "untrained"),  # and its column

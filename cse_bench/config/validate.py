@@ -195,7 +195,7 @@ def _combination_problems(run: RunConfig, *, here: bool) -> Iterator[Problem]:
     """Impossible combinations, each valid by itself."""
     method = locate(run.method.target)
     trainer = run.trainer.arguments()
-    if (status := getattr(method, "status", None)) not in STATUSES:  # it stands beside every result
+    if (status := getattr(method, "status", None)) not in STATUSES:
         yield Problem("method", f"{method.__name__}.status is {status!r}; it has to be one of {', '.join(STATUSES)}")
     if here and method.trains:
         yield from device_problems(trainer, global_batch_size=run.data.global_batch_size)

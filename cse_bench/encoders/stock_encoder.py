@@ -47,6 +47,8 @@ class StockEncoder(SentenceEncoder):
         )
         self.pooling = " + ".join(type(module).__name__ for module in self.model)
         self.provenance = {"source": "sentence-transformers", "model": str(directory)}
+        if dtype is None:
+            return
         try:
             self.encode(["Tea"])
         except RuntimeError as error:  # layers behind the body that compute in float32, and take nothing else

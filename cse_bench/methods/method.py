@@ -13,6 +13,7 @@ from cse_bench.data.rows import TokenRows
 from cse_bench.encoders.encoder import Encoder, SentenceEncoder
 
 STATUSES = ("official code", "paper", "own reading", "baseline")
+"""What `Method.status` may be; it stands beside every result."""
 
 
 class Shared(TypedDict):
@@ -34,7 +35,7 @@ class Method(lightning.LightningModule, ABC):
     """
 
     status: ClassVar[str]
-    """Where the definition comes from: `official code`, `paper`, `own reading` or `baseline`."""
+    """Where the definition comes from, one of `STATUSES`."""
     citation: ClassVar[str]
     """Authors, venue, year and arXiv id."""
     trains: ClassVar[bool]
